@@ -1,0 +1,26 @@
+"""Save, load, checkpoint, convert and inspect the state of neural networks."""
+
+from tensorkeep.api import convert, load, open, save
+from tensorkeep.dtypes import DType, dtype
+from tensorkeep.errors import TensorKeepError
+from tensorkeep.source import Source
+from tensorkeep.state import State
+from tensorkeep.store import Location, Store
+from tensorkeep.tensor import Tensor
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DType",
+    "Location",
+    "Source",
+    "State",
+    "Store",
+    "Tensor",
+    "TensorKeepError",
+    "convert",
+    "dtype",
+    "load",
+    "open",
+    "save",
+]

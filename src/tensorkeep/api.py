@@ -1,0 +1,338 @@
+"""The verbs: open, load, save, convert. (verify and diff stand in files of their own.)"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorkeep import dtypes, formats, frameworks
+from tensorkeep.errors import (
+    ArgumentError,
+    CorruptError,
+    LossError,
+    MissingError,
+    TensorKeepError,
+    UnsupportedError,
+)
+from tensorkeep.format import Format
+from tensorkeep.reading import read_arrays
+from tensorkeep.state import Json, State
+from tensorkeep.store import Location
+from tensorkeep.stores import Target, locate
+from tensorkeep.tree import flatten, unflatten
+from tensorkeep.wire.text import dump_json
+
+# Called with the bytes done so far and the total.
+ProgressReport = Callable[[int, int], None]
+
+
+def open(target: Target, *, format: str | None = None) -> State:
+    """Open a file as a lazy State: names, dtypes and shapes are read, tensors are not.
+
+    Args:
+        target: a path, an URL, a Location or a Store.
+        format: its format, where the bytes do not tell.
+
+    Raises:
+        MissingError: there is nothing there.
+        UnknownFormatError: no format recognises it.
+        CorruptError: it is damaged or cut short.
+        UnsafeError: it points outside its folder, or claims more than it can hold.
+    """
+    location = locate(target)
+    try:
+        chosen = formats.by_name(format) if format else formats.detect(location)
+        return _decode(chosen, location)
+    except MissingError as error:
+        location.close()
+        if error.where == location.where and not error.cure:
+            raise MissingError(error.problem, where=error.where, cure=_nearby(location)) from None
+        raise
+    except BaseException:
+        location.close()
+        raise
+
+
+def _decode(chosen: Format, location: Location) -> State:
+    try:
+        return chosen.decode(location)
+    except TensorKeepError:
+        raise
+    except (*chosen.corruption, RecursionError) as error:
+        problem = f"cannot be read as {chosen.name}: {error}"
+        raise CorruptError(problem, where=location.where) from error
+
+
+def load(
+    target: Target,
+    *,
+    format: str | None = None,
+    framework: str | None = None,
+    names: str | Iterable[str] | None = None,
+    device: str | None = None,
+    dtype: npt.DTypeLike | str | None = None,
+    copy: bool = False,
+    verify: bool = False,
+    progress: ProgressReport | None = None,
+) -> Any:
+    """Load what was saved: the same nesting, arrays that are writable and share nothing with disk.
+
+    Arrays are copy-on-write maps of the file: nothing is read until it is touched, and what is
+    written to them never reaches the file.
+
+    Args:
+        target: a path, an URL, a Location or a Store.
+        format: its format, where the bytes do not tell.
+        framework: "numpy", "torch" or "jax" for all arrays; each as it was saved otherwise.
+        names: globs of the tensors to load; they come as a flat dict. All of them otherwise.
+        device: where to place them, as the framework names it.
+        dtype: cast floating-point tensors to this type.
+        copy: read everything into fresh memory now, in parallel.
+        verify: check every tensor against the digest saved with it.
+        progress: called with the bytes done and the total.
+
+    Raises:
+        CorruptError: the file is damaged.
+        UnsupportedError: with `verify`, the file holds no digests.
+        MissingError: no such file, or a glob that matches nothing.
+        MissingDependencyError: the framework is not installed.
+
+    >>> import tempfile, numpy as np
+    >>> path = f"{tempfile.mkdtemp()}/state.safetensors"
+    >>> save({"model": {"w": np.ones((2, 2))}, "step": 3}, path)
+    >>> load(path)["step"], load(path, names="model.*")["model.w"].sum()
+    (3, np.float64(4.0))
+    """
+    forced = frameworks.by_name(framework) if framework else None
+    if forced is None and device not in (None, "cpu"):
+        raise ArgumentError(f"placing on {device!r} needs a framework",
+                            cure='Say framework="torch" or "jax".')  # fmt: skip
+    cast = dtypes.dtype(dtype) if dtype is not None else None
+    if cast is not None and cast.kind != "float":
+        raise ArgumentError(f"dtype casts to a floating-point type, not to {cast}")
+    with open(target, format=format) as state:
+        chosen = state.match(names) if names is not None else list(state)
+        if verify:
+            _need_digests(state, chosen)
+        report = _reporter(progress, sum(state[name].nbytes for name in chosen))
+        ready = {n for n in chosen if cast and state[n].dtype.kind == "float"} if cast else set()
+        arrays = read_arrays(state, (n for n in chosen if n not in ready), copy=copy,
+                             verify=verify, progress=report)  # fmt: skip
+        if cast is not None and ready:
+            for name, array in read_arrays(state, ready, verify=verify, progress=report).items():
+                arrays[name] = array.astype(cast.numpy)
+
+        def leaf(name: str, saved_as: str, text: str) -> Any:
+            array = arrays[name]
+            if text:
+                return _text_array(array, text)
+            if array.dtype == object:
+                return array
+            chosen = forced or frameworks.by_name(saved_as or "numpy")
+            return chosen.from_numpy(array, device, state.where)
+
+        if names is not None:
+            return {name: leaf(name, _usual(state), "") for name in chosen}
+        return unflatten(state.skeleton, state, leaf, state.where)
+
+
+def _usual(state: State) -> str:
+    return str((state.skeleton or {}).get("framework", ""))
+
+
+def _text_array(array: npt.NDArray[Any], kind: str) -> npt.NDArray[Any]:
+    """Give strings the NumPy type that they were saved from."""
+    if kind == "T":
+        return array.astype(np.dtypes.StringDType())
+    if kind.startswith("|S"):
+        raw = [text.encode("utf-8", "surrogateescape") for text in array.reshape(-1)]
+        return np.array(raw, kind).reshape(array.shape)
+    return array.astype(kind)
+
+
+def _need_digests(state: State, names: list[str]) -> None:
+    bare = [n for n in names if n not in state.digests and n not in state.checks]
+    if bare:
+        raise UnsupportedError(
+            f"{len(bare)} of {len(names)} tensors have no digest to verify, {bare[0]!r} is one",
+            where=state.where,
+            cure="Save with checksums=True, or load without verify.",
+        )
+
+
+def save(
+    state: Any,
+    target: Target,
+    *,
+    format: str | None = None,
+    metadata: Mapping[str, Json] | None = None,
+    durable: bool = True,
+    lossy: bool = False,
+    progress: ProgressReport | None = None,
+    **options: Any,
+) -> None:
+    """Save a state: any nesting of dicts, lists, tuples, numbers, text, bytes and arrays.
+
+    The file appears whole or not at all: a failure, a full disk or a kill leaves what was there.
+
+    Args:
+        state: the nesting, or a State.
+        target: a path (its ending tells the format), an URL, a Location or a Store.
+        format: the format, where the name does not tell.
+        metadata: JSON values to keep with it.
+        durable: return only once it is on the disk, safe from a power cut.
+        lossy: save even where the format cannot hold everything.
+        progress: called with the bytes done and the total.
+        options: what the format's `encode` takes, such as `checksums=False` or
+            `max_shard_size="5GB"`.
+
+    Raises:
+        UnsupportedError: something in the state cannot be kept; the message names its place.
+        LossError: the format cannot hold everything; the message lists what.
+        StoreError: the disk is full or failed.
+        ArgumentError: an unknown ending, format or option.
+    """
+    location = locate(target)
+    chosen = formats.by_name(format) if format else formats.for_writing(location)
+    given = state if isinstance(state, State) else _state_of(state)
+    if metadata is not None:
+        given = _with_metadata(given, metadata)
+    _write(given, location, chosen, durable, lossy, progress, options)
+
+
+def _state_of(value: Any) -> State:
+    tensors, skeleton = flatten(value, frameworks.to_array)
+    return State(tensors, skeleton=skeleton, where="the state to save")
+
+
+def _with_metadata(state: State, metadata: Mapping[str, Json]) -> State:
+    try:
+        if not all(isinstance(key, str) for key in metadata):
+            raise TypeError("its keys are not all text")
+        dump_json(dict(metadata))
+    except (TypeError, ValueError) as error:
+        raise UnsupportedError(f"the metadata is not JSON: {error}") from None
+    return State(
+        state,
+        metadata={**state.metadata, **metadata},
+        skeleton=state.skeleton,
+        digests=state.digests,
+        format=state.format,
+        where=state.where,
+    )
+
+
+def _write(
+    state: State,
+    location: Location,
+    chosen: Format,
+    durable: bool,
+    lossy: bool,
+    progress: ProgressReport | None,
+    options: Mapping[str, Any],
+) -> list[str]:
+    known = list(inspect.signature(chosen.encode).parameters)[2:]
+    for option in options:
+        if option not in known:
+            raise ArgumentError(f"{chosen.name} has no option {option!r}",
+                                cure=f"It has {', '.join(known) or 'none'}.")  # fmt: skip
+    losses = chosen.losses(state)
+    if losses and not lossy:
+        raise LossError(
+            f"{chosen.name} cannot hold everything: {'; '.join(losses)}",
+            where=location.where,
+            cure="Choose another format, or accept it with lossy=True.",
+        )
+    report = _reporter(progress, state.nbytes)
+    store = location.store
+    try:
+        for stream in chosen.encode(state, location, **options):
+            if stream.chunks is None:
+                store.delete(stream.key)
+            else:
+                store.put(stream.key, stream.chunks, size=stream.size, durable=durable,
+                          progress=report)  # fmt: skip
+        store.commit()
+    except BaseException:
+        store.rollback()
+        raise
+    return losses
+
+
+def convert(
+    source: Target,
+    target: Target,
+    *,
+    format: str | None = None,
+    names: str | Iterable[str] | None = None,
+    lossy: bool = False,
+    durable: bool = True,
+    progress: ProgressReport | None = None,
+    **options: Any,
+) -> list[str]:
+    """Convert one file to another format; tensors stream through, so memory stays flat.
+
+    Args:
+        source: what to read.
+        target: what to write; its ending tells the format.
+        format: the format to write, where the name does not tell.
+        names: globs of the tensors to take; their nesting is then left behind.
+        lossy: go on where the target cannot hold everything.
+        durable: return only once it is on the disk.
+        progress: called with the bytes done and the total.
+        options: what the target format's `encode` takes.
+
+    Returns:
+        What was lost, a sentence each; empty unless `lossy`.
+
+    Raises:
+        LossError: the target cannot hold everything; the message lists what.
+    """
+    location = locate(target)
+    chosen = formats.by_name(format) if format else formats.for_writing(location)
+    with open(source) as state:
+        if names is not None:
+            wanted = state.match(names)
+            state = State(
+                {name: state[name] for name in wanted},
+                metadata=state.metadata,
+                digests={n: state.digests[n] for n in wanted if n in state.digests},
+                checks={n: state.checks[n] for n in wanted if n in state.checks},
+                format=state.format,
+                where=state.where,
+                close=state.close,
+            )
+        return _write(state, location, chosen, durable, lossy, progress, options)
+
+
+def _reporter(progress: ProgressReport | None, total: int) -> Callable[[int], None] | None:
+    if progress is None:
+        return None
+    done = 0
+
+    def report(count: int) -> None:
+        nonlocal done
+        done = min(done + count, total)
+        progress(done, total)
+
+    return report
+
+
+def _nearby(location: Location) -> str:
+    """Suggest a file of a similar name in the same folder, for a misspelt path."""
+    import difflib
+    import itertools
+
+    try:
+        names = list(itertools.islice(location.store.keys(), 500))
+    except TensorKeepError:
+        return "Its folder is missing too."
+    close = difflib.get_close_matches(location.key, names, n=1)
+    return f"Did you mean {Location(location.store, close[0]).where}?" if close else ""
+
+
+__all__ = ["convert", "load", "open", "save"]

@@ -1,0 +1,51 @@
+"""Format: how one kind of file becomes a State, and a State that kind of file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from tensorkeep.dtypes import DType
+from tensorkeep.state import State
+from tensorkeep.store import Chunk, Location
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What to write under one key, in order; `chunks` of None removes the key instead."""
+
+    key: str
+    chunks: Iterable[Chunk] | None
+    size: int | None = None
+
+
+def _nothing(state: State) -> list[str]:
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A file format, as data and plain functions.
+
+    Args:
+        name: what users call it.
+        suffixes: file name endings that mean it, the usual one first.
+        accepts: looks at a location's first bytes (and name, for text); no two formats may accept
+            the same location.
+        decode: gives the lazy state; reads no more than headers.
+        encode: gives the streams to write; takes the state, the location and keyword options.
+        losses: says what of a state the format cannot hold, a sentence each.
+        holds: the element types that it keeps.
+        corruption: exceptions of other libraries that mean damaged bytes.
+        extra: the optional dependency group to install, where it needs one.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    accepts: Callable[[Location], bool]
+    decode: Callable[[Location], State]
+    encode: Callable[..., Iterator[Stream]]
+    losses: Callable[[State], list[str]] = _nothing
+    holds: frozenset[DType] = field(default_factory=frozenset)
+    corruption: tuple[type[Exception], ...] = ()
+    extra: str = ""

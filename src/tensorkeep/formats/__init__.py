@@ -1,0 +1,116 @@
+"""File formats: one file per format, one row here."""
+
+from __future__ import annotations
+
+from tensorkeep.errors import ArgumentError, CorruptError, UnknownFormatError, UnsupportedError
+from tensorkeep.format import Format
+from tensorkeep.formats import safetensors
+from tensorkeep.store import Location
+
+FORMATS: dict[str, Format] = {
+    "safetensors": safetensors.FORMAT,
+}
+
+
+def by_name(name: str) -> Format:
+    """Find a format by its name.
+
+    Raises:
+        ArgumentError: there is none.
+    """
+    if name not in FORMATS:
+        raise ArgumentError(f"no format is called {name!r}", cure=f"There are {_listed()}.")
+    return FORMATS[name]
+
+
+def for_writing(location: Location) -> Format:
+    """Find the format that a file name's ending means.
+
+    Raises:
+        ArgumentError: the ending means none.
+    """
+    found = _by_suffix(location)
+    if found is None:
+        endings = ", ".join(format.suffixes[0] for format in FORMATS.values())
+        raise ArgumentError(
+            "the name's ending does not tell the format to write",
+            where=location.where,
+            cure=f"Use one of {endings}, or say format=....",
+        )
+    return found
+
+
+def detect(location: Location) -> Format:
+    """Find the one format that accepts a location, by its bytes first and its name second.
+
+    Raises:
+        UnknownFormatError: no format accepts it.
+    """
+    accepting = [format for format in FORMATS.values() if format.accepts(location)]
+    if len(accepting) == 1:
+        return accepting[0]
+    if accepting:
+        names = " and ".join(format.name for format in accepting)
+        raise UnknownFormatError(f"could be {names}", where=location.where,
+                                 cure="Say which with format=....")  # fmt: skip
+    if not location.key:
+        raise UnknownFormatError(
+            "the folder holds no state that can be told from its files",
+            where=location.where,
+            cure="Give the file itself.",
+        )
+    if problem := _foreign(location):
+        raise problem
+    named = _by_suffix(location)
+    if named is not None:  # its decoder says what is wrong with the bytes
+        return named
+    raise UnknownFormatError(
+        f"is none of the formats known ({_listed()}); it starts with {location.head[:16]!r}",
+        where=location.where,
+    )
+
+
+def _by_suffix(location: Location) -> Format | None:
+    name = location.name.lower()
+    for format in FORMATS.values():
+        if name.endswith(format.suffixes):
+            return format
+    return None
+
+
+def _listed() -> str:
+    return ", ".join(FORMATS)
+
+
+def _foreign(location: Location) -> Exception | None:
+    """Recognise what people open by mistake, and say what it is."""
+    head, where = location.head, location.where
+    if not head:
+        return CorruptError("is empty", where=where, cure="The download or save did not finish.")
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        return CorruptError(
+            "is a Git LFS pointer, not the file it stands for",
+            where=where,
+            cure="Run `git lfs pull` in its repository.",
+        )
+    if head.lstrip()[:9].lower() in (b"<!doctype", b"<html", b"<html>") or head[:5] == b"<html":
+        return CorruptError("is a web page, not a model", where=where,
+                            cure="The download needs another address or a login.")  # fmt: skip
+    for magic, name in _OTHERS.items():
+        if head.startswith(magic):
+            return UnsupportedError(f"is {name}, which is not read here", where=where)
+    return None
+
+
+_OTHERS = {
+    b"\x1f\x8b": "gzip-compressed; unpack it first",
+    b"BZh": "bzip2-compressed; unpack it first",
+    b"\xfd7zXZ": "xz-compressed; unpack it first",
+    b"\x28\xb5\x2f\xfd": "zstd-compressed; unpack it first",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"GGUF": "a GGUF file",
+    b"\x80\x02": "a pickle, which can run code",
+    b"\x80\x03": "a pickle, which can run code",
+    b"\x80\x04": "a pickle, which can run code",
+    b"\x80\x05": "a pickle, which can run code",
+}

@@ -1,0 +1,219 @@
+"""Turn many tensors into writable arrays: by copy-on-write maps, or by few large parallel reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from tensorkeep.checksum import THREADS, digest, mismatch
+from tensorkeep.dtypes import STRING
+from tensorkeep.source import Source
+from tensorkeep.state import State
+from tensorkeep.store import Progress
+from tensorkeep.tensor import Tensor
+
+_ALIGN = 64
+_ARENA = 64 << 20  # tensors that lie together are read into one allocation of about this size
+_TASK = 8 << 20  # what one thread reads, and hashes while it is in cache, at a time
+_GAP = 64 << 10  # bytes that are not wanted but cheaper to read than to skip
+_WORTH_THREADS = 4 << 20
+
+
+def read_arrays(
+    state: State,
+    names: Iterable[str],
+    *,
+    copy: bool = False,
+    verify: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, npt.NDArray[Any]]:
+    """Read tensors as writable arrays that share nothing with the file.
+
+    Mapped files give copy-on-write views, read when they are touched; `copy` reads them now, and
+    everything else always is.
+
+    Raises:
+        CorruptError: with `verify`, a tensor's bytes are not those that were saved.
+    """
+    expected = state.digests if verify else {}
+    mapped: dict[str, Tensor] = {}
+    plain: dict[str, Tensor] = {}
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name in names:
+        arrays[name] = None  # type: ignore[assignment]  # holds the place in the order
+        tensor = state[name]
+        if verify and name in state.checks:
+            state.checks[name]()
+        if tensor.dtype.packed or tensor.dtype is STRING or not tensor.nbytes:
+            arrays[name] = _decoded(name, tensor, expected)
+        elif tensor.source.mapped and not copy and not tensor.offset % _align(tensor):
+            mapped[name] = tensor
+        else:
+            plain[name] = tensor
+    if mapped:
+        _map(mapped, arrays)
+        _verify_mapped(mapped, expected, state.where, progress)
+    if plain:
+        _read(plain, arrays, expected, state.where, progress)
+    return arrays
+
+
+def _align(tensor: Tensor) -> int:
+    kind = tensor.dtype.numpy
+    return kind.alignment
+
+
+def _decoded(name: str, tensor: Tensor, expected: Mapping[str, str]) -> npt.NDArray[Any]:
+    if name in expected and (found := digest(tensor)) != expected[name]:
+        raise mismatch(name, expected[name], found, tensor.source.where)
+    values = tensor.numpy()
+    return values if values.flags.writeable else values.copy()
+
+
+def _map(tensors: Mapping[str, Tensor], arrays: dict[str, npt.NDArray[Any]]) -> None:
+    views: dict[Source, memoryview] = {}
+    for name, tensor in tensors.items():
+        view = views.get(tensor.source)
+        if view is None:
+            view = views[tensor.source] = tensor.source.private(0, tensor.source.size)
+        arrays[name] = np.ndarray(tensor.shape, tensor.dtype.numpy, view, tensor.offset)
+
+
+def _verify_mapped(
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, str],
+    where: str,
+    progress: Progress | None,
+) -> None:
+    chosen = {name: tensor for name, tensor in tensors.items() if name in expected}
+    if not chosen:
+        return
+    with ThreadPoolExecutor(THREADS) as pool:
+        for (name, tensor), found in zip(
+            chosen.items(), pool.map(digest, chosen.values()), strict=True
+        ):
+            if found != expected[name]:
+                raise mismatch(name, expected[name], found, where)
+            if progress is not None:
+                progress(tensor.nbytes)
+
+
+@dataclass(slots=True)
+class _Arena:
+    """Tensors that lie together in a source, read into one allocation."""
+
+    source: Source
+    start: int
+    stop: int
+    rows: list[tuple[str, Tensor]]
+
+    def place(self, arrays: dict[str, npt.NDArray[Any]]) -> memoryview:
+        """Allocate, and make the arrays; their bytes follow."""
+        block = np.empty(self.stop - self.start + _ALIGN, np.uint8)
+        # Keep the file's alignment where that aligns the tensors, as it nearly always does.
+        aligned = all(t.offset % _align(t) == 0 for _, t in self.rows)
+        shift = ((self.start if aligned else 0) - block.ctypes.data) % _ALIGN
+        memory = memoryview(block)[shift : shift + self.stop - self.start]
+        for name, tensor in self.rows:
+            at = tensor.offset - self.start
+            arrays[name] = np.ndarray(tensor.shape, tensor.dtype.numpy, memory, at)
+        return memory
+
+
+def _arenas(tensors: Mapping[str, Tensor]) -> Iterator[_Arena]:
+    by_source: dict[Source, list[tuple[str, Tensor]]] = {}
+    for row in tensors.items():
+        by_source.setdefault(row[1].source, []).append(row)
+    for source, rows in by_source.items():
+        rows.sort(key=lambda row: row[1].offset)
+        arena: _Arena | None = None
+        for name, tensor in rows:
+            start, stop = tensor.offset, tensor.offset + tensor.nbytes
+            aligned = start % _align(tensor) == 0
+            if (
+                arena is not None
+                and aligned
+                and start - arena.stop <= _GAP
+                and stop - arena.start <= _ARENA
+            ):
+                arena.stop = max(arena.stop, stop)
+                arena.rows.append((name, tensor))
+                continue
+            if arena is not None:
+                yield arena
+            arena = _Arena(source, start, stop, [(name, tensor)])
+            if not aligned:
+                yield arena
+                arena = None
+        if arena is not None:
+            yield arena
+
+
+def _read(
+    tensors: Mapping[str, Tensor],
+    arrays: dict[str, npt.NDArray[Any]],
+    expected: Mapping[str, str],
+    where: str,
+    progress: Progress | None,
+) -> None:
+    tasks = [
+        task
+        for arena in _arenas(tensors)
+        for task in _tasks(arena, arena.place(arrays), expected, where)
+    ]
+    if THREADS == 1 or sum(tensor.nbytes for tensor in tensors.values()) < _WORTH_THREADS:
+        counts: Iterable[int] = (task() for task in tasks)
+        _report(counts, progress)
+        return
+    with ThreadPoolExecutor(THREADS) as pool:
+        _report(pool.map(lambda task: task(), tasks), progress)
+
+
+def _report(counts: Iterable[int], progress: Progress | None) -> None:
+    for count in counts:
+        if progress is not None:
+            progress(count)
+
+
+def _tasks(
+    arena: _Arena, memory: memoryview, expected: Mapping[str, str], where: str
+) -> Iterator[Callable[[], int]]:
+    """Split the reading of an arena into parts of a few megabytes, at tensors where they fit."""
+
+    def fill(start: int, stop: int, rows: list[tuple[str, Tensor]]) -> int:
+        hasher = xxhash.xxh3_128()
+        for at in range(start, stop, _TASK):
+            end = min(at + _TASK, stop)
+            piece = memory[at - arena.start : end - arena.start]
+            arena.source.readinto(at, piece)
+            if len(rows) == 1:
+                hasher.update(piece)
+        for name, tensor in rows:
+            if len(rows) == 1:
+                found = hasher.hexdigest()
+            else:
+                begin = tensor.offset - arena.start
+                found = xxhash.xxh3_128_hexdigest(memory[begin : begin + tensor.nbytes])
+            if found != expected[name]:
+                raise mismatch(name, expected[name], found, where)
+        return stop - start
+
+    group: list[tuple[str, Tensor]] = []
+    start = stop = arena.start
+    for name, tensor in [*arena.rows, ("", None)]:
+        if group and (tensor is None or tensor.offset + tensor.nbytes - start > _TASK):
+            checked = [row for row in group if row[0] in expected]
+            step = stop - start if checked else _TASK
+            for at in range(start, stop, step):
+                yield partial(fill, at, min(at + step, stop), checked)
+            group, start = [], stop
+        if tensor is not None:
+            group.append((name, tensor))
+            stop = max(stop, tensor.offset + tensor.nbytes)

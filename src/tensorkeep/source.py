@@ -1,0 +1,231 @@
+"""Random-access bytes that are read only when asked for.
+
+A Source has a size and no position, so threads share it; every read passes the one bounds check in
+this file. A view that a read hands out keeps alive the memory it looks at.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import sys
+from abc import ABC, abstractmethod
+
+from tensorkeep import syscalls
+from tensorkeep.errors import ClosedError, CorruptError, MissingError, StoreError, UnsupportedError
+
+# Linux: address space for a private map is not charged against memory that is never written.
+_MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
+
+
+class Source(ABC):
+    """Read-only bytes of a known size; `where` names them in messages."""
+
+    __slots__ = ("size", "where")
+
+    def __init__(self, size: int, where: str) -> None:
+        self.size = size
+        self.where = where
+
+    def read(self, start: int, stop: int) -> memoryview:
+        """Give the bytes from `start` up to `stop`, without a copy where they are in memory.
+
+        Raises:
+            CorruptError: the range is not inside the source.
+        """
+        self._check(start, stop)
+        return self._read(start, stop)
+
+    def readinto(self, start: int, buffer: memoryview) -> None:
+        """Fill a writable byte buffer from `start` on.
+
+        Raises:
+            CorruptError: the range is not inside the source.
+        """
+        self._check(start, start + buffer.nbytes)
+        self._readinto(start, buffer)
+
+    def private(self, start: int, stop: int) -> memoryview:
+        """Give a writable view of the bytes; what is written there never reaches the source.
+
+        Raises:
+            CorruptError: the range is not inside the source.
+        """
+        self._check(start, stop)
+        return self._private(start, stop)
+
+    @property
+    def mapped(self) -> bool:
+        """True where `read` and `private` cost nothing until the bytes are touched."""
+        return False
+
+    def close(self) -> None:
+        """Release what the source holds; views that were handed out stay good."""
+
+    def _check(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.size:
+            raise CorruptError(
+                f"bytes {start} to {stop} were asked for, but there are {self.size}",
+                where=self.where,
+                cure="The file is cut short, or its header lies about sizes.",
+            )
+
+    @abstractmethod
+    def _read(self, start: int, stop: int) -> memoryview: ...
+
+    def _readinto(self, start: int, buffer: memoryview) -> None:
+        buffer[:] = self._read(start, start + buffer.nbytes)
+
+    def _private(self, start: int, stop: int) -> memoryview:
+        fresh = memoryview(bytearray(stop - start))
+        self._readinto(start, fresh)
+        return fresh
+
+
+class MemorySource(Source):
+    """Bytes that are already in memory.
+
+    >>> bytes(MemorySource(b"weights").read(1, 4))
+    b'eig'
+    """
+
+    __slots__ = ("_view",)
+
+    def __init__(self, data: bytes | bytearray | memoryview, where: str = "memory") -> None:
+        view = memoryview(data)
+        if view.format != "B" or view.ndim != 1:
+            view = view.cast("B")
+        self._view = view.toreadonly()
+        super().__init__(view.nbytes, where)
+
+    def _read(self, start: int, stop: int) -> memoryview:
+        return self._view[start:stop]
+
+
+class FileSource(Source):
+    """A regular file: mapped on local filesystems, read piece by piece on network ones.
+
+    The map is private, so a writable view of it is copy-on-write and costs nothing until touched.
+    """
+
+    __slots__ = ("_closed", "_fd", "_map", "_mapping")
+
+    def __init__(self, path: str | os.PathLike[str], *, mapping: bool | None = None) -> None:
+        self._closed = True
+        name = os.fspath(path)
+        try:
+            # O_NONBLOCK: opening a pipe must not wait for its writer.
+            flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+            fd = os.open(name, flags | getattr(os, "O_CLOEXEC", 0))
+        except FileNotFoundError:
+            raise MissingError("there is no such file", where=name) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise StoreError(f"cannot be opened: {reason}", where=name) from error
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            os.close(fd)
+            what = "a folder" if stat.S_ISDIR(info.st_mode) else "a pipe or device"
+            raise UnsupportedError(f"is {what}, not a file", where=name)
+        self._closed = False
+        self._fd = fd
+        self._map: memoryview | None = None
+        self._mapping = syscalls.network_filesystem(fd) is None if mapping is None else mapping
+        super().__init__(info.st_size, name)
+
+    @property
+    def mapped(self) -> bool:
+        return self._mapping
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._map = None  # unmapped once the last view is gone
+            os.close(self._fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _read(self, start: int, stop: int) -> memoryview:
+        if not self._mapping or start == stop:
+            return self._private(start, stop).toreadonly()
+        return self._view()[start:stop].toreadonly()
+
+    def _private(self, start: int, stop: int) -> memoryview:
+        if self._mapping and start != stop:
+            return self._view()[start:stop]
+        fresh = memoryview(bytearray(stop - start))
+        self._readinto(start, fresh)
+        return fresh
+
+    def _readinto(self, start: int, buffer: memoryview) -> None:
+        self._check_open()
+        done = 0
+        while done < buffer.nbytes:
+            try:
+                count = os.preadv(self._fd, [buffer[done:]], start + done)
+            except OSError as error:
+                raise StoreError(f"cannot be read: {error.strerror}", where=self.where) from error
+            if count == 0:
+                raise self._shrunk()
+            done += count
+
+    def _view(self) -> memoryview:
+        self._check_open()
+        # Touching a map beyond the end of its file kills the process: look before handing out.
+        if os.fstat(self._fd).st_size < self.size:
+            raise self._shrunk()
+        if self._map is None:
+            flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
+            prot = mmap.PROT_READ | mmap.PROT_WRITE
+            try:
+                self._map = memoryview(mmap.mmap(self._fd, self.size, flags=flags, prot=prot))
+            except (OSError, ValueError) as error:
+                raise StoreError(f"cannot be mapped: {error}", where=self.where) from error
+        return self._map
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(
+                "was closed before this was read",
+                where=self.where,
+                cure="Read inside the `with` block, or open it again.",
+            )
+
+    def _shrunk(self) -> CorruptError:
+        return CorruptError(
+            f"was {self.size} bytes when it was opened and is shorter now",
+            where=self.where,
+            cure="Another program is writing to it in place; open it again once that is done.",
+        )
+
+
+class Window(Source):
+    """A part of another source, with bounds of its own.
+
+    >>> bytes(Window(MemorySource(b"weights"), 1, 3).read(0, 3))
+    b'eig'
+    """
+
+    __slots__ = ("_inner", "_start")
+
+    def __init__(self, inner: Source, start: int, size: int, where: str = "") -> None:
+        super().__init__(size, where or inner.where)
+        inner._check(start, start + size)
+        self._inner = inner
+        self._start = start
+
+    @property
+    def mapped(self) -> bool:
+        return self._inner.mapped
+
+    def _read(self, start: int, stop: int) -> memoryview:
+        return self._inner.read(self._start + start, self._start + stop)
+
+    def _readinto(self, start: int, buffer: memoryview) -> None:
+        self._inner.readinto(self._start + start, buffer)
+
+    def _private(self, start: int, stop: int) -> memoryview:
+        return self._inner.private(self._start + start, self._start + stop)
+

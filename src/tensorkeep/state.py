@@ -1,0 +1,164 @@
+"""State: named tensors with their metadata, read only when a tensor is read."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from tensorkeep.errors import ArgumentError, MissingError, UnsafeError
+from tensorkeep.tensor import Tensor
+
+MAX_NAME = 4096
+MAX_TENSORS = 500_000
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+class State(Mapping[str, Tensor]):
+    """An ordered mapping of names to lazy tensors; a context manager that keeps its store open.
+
+    Args:
+        tensors: the tensors by name, in the order to show and store them.
+        metadata: JSON values that belong to the whole state.
+        skeleton: how the tensors nest, as `tensorkeep.tree` writes it; None for a flat mapping.
+        digests: the XXH3-128 of a tensor's canonical bytes, in hex, by name, where stored.
+        checks: by name, a function that checks the container's own checksum of a tensor and
+            raises CorruptError.
+        format: the name of the format it was read from.
+        close: called when the state is closed.
+
+    >>> import numpy as np
+    >>> state = State({"w": Tensor.of(np.zeros((2, 3), "float32"))}, metadata={"epoch": 3})
+    >>> state, state["w"].shape, state.nbytes
+    (State(1 tensor, 24 bytes), (2, 3), 24)
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        metadata: Mapping[str, Json] | None = None,
+        skeleton: dict[str, Json] | None = None,
+        digests: Mapping[str, str] | None = None,
+        checks: Mapping[str, Callable[[], None]] | None = None,
+        format: str = "",
+        where: str = "",
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        check_names(tensors, where)
+        self._tensors = tensors
+        self.metadata: dict[str, Json] = dict(metadata or {})
+        self.skeleton = skeleton
+        self.digests = digests or {}
+        self.checks = checks or {}
+        self.format = format
+        self.where = where
+        self._close = close
+
+    def __getitem__(self, name: str) -> Tensor:
+        try:
+            return self._tensors[name]
+        except KeyError:
+            raise self._missing(name) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that all tensors hold together."""
+        return sum(tensor.nbytes for tensor in self.values())
+
+    def match(self, names: str | Iterable[str]) -> list[str]:
+        """List the names that match a glob, or any of several, in stored order.
+
+        Raises:
+            MissingError: a glob matches nothing.
+        """
+        globs = [names] if isinstance(names, str) else list(names)
+        chosen: set[str] = set()
+        for glob in globs:
+            if not isinstance(glob, str):
+                raise ArgumentError(f"names takes globs, not {type(glob).__name__}")
+            found = [glob] if glob in self._tensors else fnmatch.filter(self._tensors, glob)
+            if not found:
+                raise self._missing(glob)
+            chosen.update(found)
+        return [name for name in self if name in chosen]
+
+    def close(self) -> None:
+        """Close what the tensors are read from; arrays already given out stay good."""
+        if self._close is not None:
+            self._close()
+
+    def __enter__(self) -> State:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        count = f"{len(self)} tensor{'' if len(self) == 1 else 's'}"
+        return f"State({count}, {self.nbytes:,} bytes{', ' + self.format if self.format else ''})"
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def _missing(self, name: Any) -> MissingError:
+        import difflib
+
+        near = difflib.get_close_matches(str(name), list(self._tensors)[:10_000], n=3)
+        cure = f"Did you mean {' or '.join(near)}?" if near else f"It has {_some(self._tensors)}."
+        return MissingError(f"has no tensor called {name!r}", where=self.where, cure=cure)
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Refuse names that no tool could have meant: NUL, `..` as a folder, over 4 KiB.
+
+    Raises:
+        UnsafeError: one of the names is such.
+    """
+    listed = list(names)
+    joined = "\n".join(listed)
+    if "\0" in joined or ".." in joined or max(map(len, listed), default=0) > MAX_NAME // 4:
+        for name in listed:
+            if problem := name_problem(name):
+                shown = name if len(name) < 60 else f"{name[:57]}..."
+                raise UnsafeError(f"the tensor name {shown!r} {problem}", where=where)
+
+
+def name_problem(name: str) -> str:
+    """Say why a name is refused; empty where it is good.
+
+    >>> name_problem("encoder/layer.0:0"), name_problem("../secret")
+    ('', 'has .. as a folder')
+    """
+    if "\0" in name:
+        return "holds a NUL"
+    if ".." in name.replace("\\", "/").split("/"):
+        return "has .. as a folder"
+    if len(name) > MAX_NAME // 4 and len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
+        return f"is longer than {MAX_NAME} bytes"
+    return ""
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    if not listed:
+        return "no tensors"
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

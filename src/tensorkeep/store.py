@@ -1,0 +1,145 @@
+"""Store: bytes by key. Location: one key of a store, which a format reads and writes."""
+
+from __future__ import annotations
+
+import posixpath
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from tensorkeep.errors import UnsafeError
+from tensorkeep.source import Source
+
+Chunk = bytes | bytearray | memoryview
+Progress = Callable[[int], None]
+
+HEAD = 4096
+
+
+class Store(ABC):
+    """Keeps bytes by key. What was put appears at `commit`, all or nothing where it can.
+
+    A key is a relative path with forward slashes.
+    """
+
+    where: str = ""
+
+    @abstractmethod
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Give the committed keys that start with `prefix`, in stored order."""
+
+    @abstractmethod
+    def get(self, key: str) -> Source:
+        """Open the bytes of a key.
+
+        Raises:
+            MissingError: there is no such key.
+        """
+
+    @abstractmethod
+    def put(
+        self,
+        key: str,
+        chunks: Iterable[Chunk],
+        *,
+        size: int | None = None,
+        durable: bool = True,
+        progress: Progress | None = None,
+    ) -> None:
+        """Take the bytes of a key; they replace the old ones at `commit`.
+
+        Args:
+            size: the total, where it is known before: space is then reserved at once.
+            durable: have the bytes on the disk, not only in the page cache, at `commit`.
+            progress: called with the number of bytes taken since the last call.
+
+        Raises:
+            StoreError: the disk is full or failed. Nothing of this `put` stays.
+        """
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove a key at `commit`, after what was put has appeared."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Make what was put and deleted since the last commit visible."""
+
+    @abstractmethod
+    def rollback(self) -> None:
+        """Forget what was put and deleted since the last commit."""
+
+    def close(self) -> None:
+        """Release the store; what was not committed is forgotten."""
+        self.rollback()
+
+
+@dataclass(frozen=True)
+class Location:
+    """One key of a store, or (with an empty key) all of it.
+
+    >>> from tensorkeep.stores.memory import MemoryStore
+    >>> Location(MemoryStore(), "run/model.safetensors").suffix
+    '.safetensors'
+    """
+
+    store: Store
+    key: str = ""
+
+    @property
+    def where(self) -> str:
+        """How messages name it."""
+        if not self.key:
+            return self.store.where
+        return posixpath.join(self.store.where, self.key) if self.store.where else self.key
+
+    @property
+    def name(self) -> str:
+        """The last part of the key."""
+        return posixpath.basename(self.key)
+
+    @property
+    def suffix(self) -> str:
+        """The last suffix of the name in lower case, dot included."""
+        return posixpath.splitext(self.name)[1].lower()
+
+    @cached_property
+    def source(self) -> Source:
+        """The bytes, opened once."""
+        return self.store.get(self.key)
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first few kilobytes, to recognise a format by; empty for a folder."""
+        if not self.key:
+            return b""
+        return bytes(self.source.read(0, min(HEAD, self.source.size)))
+
+    def sibling(self, name: str) -> Location:
+        """Give the location of a file that this one names, in the same folder or below it.
+
+        Raises:
+            UnsafeError: the name leads out of the folder.
+        """
+        parts = name.split("/")
+        if (
+            not name
+            or "\0" in name
+            or "\\" in name
+            or ":" in parts[0]
+            or any(part in ("", ".", "..") for part in parts)
+            or any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in parts)
+        ):
+            shown = name if len(name) < 60 else f"{name[:57]}..."
+            raise UnsafeError(
+                f"names the file {shown!r}, which is not inside its own folder", where=self.where
+            )
+        folder = posixpath.dirname(self.key)
+        return Location(self.store, f"{folder}/{name}" if folder else name)
+
+    def close(self) -> None:
+        """Close the bytes if they were opened."""
+        opened = self.__dict__.get("source")
+        if opened is not None:
+            opened.close()

@@ -1,0 +1,228 @@
+"""Tensor: an element type, a shape and where the bytes are. Nothing is read until asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorkeep import dtypes
+from tensorkeep.dtypes import DType
+from tensorkeep.errors import ArgumentError, CorruptError, UnsupportedError
+from tensorkeep.selection import Selection, select
+from tensorkeep.source import MemorySource, Source
+
+_PIECE = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """A lazy array: `nbytes` bytes of `source` from `offset` on, in C order and little endian.
+
+    Args:
+        dtype: the element type.
+        shape: the sizes of the axes; empty for a scalar.
+        source: the bytes that hold it.
+        offset: where in the source it starts, in bytes.
+        nbytes: its length in bytes; needed for `string` only, which the shape does not tell.
+
+    Raises:
+        CorruptError: the source does not hold that many bytes.
+
+    >>> t = Tensor.of(np.arange(6, dtype="int16").reshape(2, 3))
+    >>> t, t[1, 1:].tolist()
+    (Tensor(int16, (2, 3)), [4, 5])
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+    source: Source
+    offset: int = 0
+    nbytes: int = -1
+
+    def __post_init__(self) -> None:
+        if any(axis < 0 for axis in self.shape):
+            raise CorruptError(f"shape {self.shape} has a negative axis", where=self.source.where)
+        least = self.dtype.nbytes(dtypes.count_of(self.shape))
+        if self.nbytes < 0:
+            if self.dtype is dtypes.STRING:
+                raise ArgumentError("a string tensor needs its nbytes", where=self.source.where)
+            object.__setattr__(self, "nbytes", least)
+        elif self.nbytes != least and (self.dtype is not dtypes.STRING or self.nbytes < least):
+            raise CorruptError(
+                f"{self.dtype} of shape {self.shape} takes {least} bytes, not {self.nbytes}",
+                where=self.source.where,
+            )
+        if not 0 <= self.offset <= self.offset + self.nbytes <= self.source.size:
+            raise CorruptError(
+                f"{self.dtype} of shape {self.shape} needs bytes {self.offset} to "
+                f"{self.offset + self.nbytes}, but there are {self.source.size}",
+                where=self.source.where,
+                cure="The file is cut short, or its header lies about sizes.",
+            )
+
+    @staticmethod
+    def of(array: npt.ArrayLike, where: str = "memory") -> Tensor:
+        """Wrap an array without copying it: any strides, any byte order, strings included.
+
+        Raises:
+            UnsupportedError: an object, structured or datetime array.
+        """
+        values = np.asarray(array)
+        if values.dtype == object or values.dtype.kind in "UST":
+            try:
+                data = dtypes.pack_strings(_texts(values, where))
+            except UnicodeEncodeError:
+                raise UnsupportedError("a str with a lone surrogate is not text", where=where,
+                                       cure="Encode it to bytes first.") from None  # fmt: skip
+            source = MemorySource(data, where)
+            return Tensor(dtypes.STRING, values.shape, source, 0, len(data))
+        kind = dtypes.dtype(values.dtype)
+        if values.flags.c_contiguous and not kind.packed and values.dtype.isnative:
+            view = memoryview(values.reshape(-1).view(np.uint8)) if values.size else b""
+            return Tensor(kind, values.shape, MemorySource(view, where))
+        return Tensor(kind, values.shape, _ArraySource(values, kind, where))
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return dtypes.count_of(self.shape)
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    def read(self) -> memoryview:
+        """Give the canonical bytes, without a copy where they are in memory or mapped."""
+        return self.source.read(self.offset, self.offset + self.nbytes)
+
+    def pieces(self, size: int = _PIECE) -> Iterator[memoryview]:
+        """Give the canonical bytes in order, `size` bytes at a time."""
+        for start in range(0, self.nbytes, size):
+            stop = min(start + size, self.nbytes)
+            yield self.source.read(self.offset + start, self.offset + stop)
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """Give the values as a read-only array, without a copy where they are in memory or mapped.
+
+        Strings come as an object array of `str`, types below 8 bits as their ml_dtypes type.
+        """
+        return self.decode(self.read(), self.shape)
+
+    def decode(self, data: memoryview, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Turn canonical bytes of this dtype into an array that shares them where it can."""
+        count = dtypes.count_of(shape)
+        if self.dtype is dtypes.STRING:
+            return dtypes.unpack_strings(data, count, self.source.where).reshape(shape)
+        if self.dtype.packed:
+            codes = np.frombuffer(data, np.uint8) if data.nbytes else np.zeros(0, np.uint8)
+            return dtypes.unpack(codes, self.dtype, count).reshape(shape)
+        if count == 0:
+            return np.zeros(shape, self.dtype.numpy)
+        return np.ndarray(shape, self.dtype.numpy, data)
+
+    def __getitem__(self, index: Any) -> npt.NDArray[Any]:
+        """Read a slice; only the bytes it needs are read where the layout allows it."""
+        chosen = select(index, self.shape)
+        if chosen is None or self.dtype is dtypes.STRING:
+            return np.asarray(self.numpy()[index])
+        return self._gather(chosen)
+
+    def _gather(self, chosen: Selection) -> npt.NDArray[Any]:
+        if len(chosen.runs) == 1:
+            return chosen.finish(self._elements(*chosen.runs[0]).reshape(chosen.box))
+        out = np.empty(dtypes.count_of(chosen.box), self.dtype.numpy)
+        at = 0
+        for start, stop in chosen.runs:
+            out[at : at + stop - start] = self._elements(start, stop)
+            at += stop - start
+        return chosen.finish(out.reshape(chosen.box))
+
+    def _elements(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Read elements `start` to `stop` of the flattened tensor."""
+        bits = self.dtype.bits
+        if not self.dtype.packed:
+            size = bits // 8
+            first, last = self.offset + start * size, self.offset + stop * size
+            return self.decode(self.source.read(first, last), (stop - start,))
+        group = math.lcm(bits, 8) // bits
+        whole = start // group * group
+        first, last = whole * bits // 8, -(-stop * bits // 8)
+        data = self.source.read(self.offset + first, self.offset + last)
+        return self.decode(data, (stop - whole,))[start - whole :]
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ArgumentError("a scalar tensor has no length")
+        return self.shape[0]
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        """Export through DLPack; the bytes are copied once, since DLPack memory is writable."""
+        return self.numpy().copy().__dlpack__(**kwargs)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.dtype}, {self.shape})"
+
+
+class _ArraySource(Source):
+    """The canonical bytes of an array that has to be copied for them: strided, swapped or packed.
+
+    Only the rows that a read covers are copied, so writing a huge transposed array stays flat.
+    """
+
+    __slots__ = ("_array", "_kind")
+
+    def __init__(self, array: npt.NDArray[Any], kind: DType, where: str) -> None:
+        self._array = array
+        self._kind = kind
+        super().__init__(kind.nbytes(array.size), where)
+
+    def _read(self, start: int, stop: int) -> memoryview:
+        bits = self._kind.bits
+        group = math.lcm(bits, 8) // bits
+        first = start * 8 // bits // group * group
+        last = min(-(-(-(-stop * 8 // bits)) // group) * group, self._array.size)
+        values = _flat_range(self._array, first, last).astype(self._kind.numpy, copy=False)
+        data = dtypes.pack(values, self._kind) if self._kind.packed else values.view(np.uint8)
+        skip = start - first * bits // 8
+        return memoryview(data)[skip : skip + stop - start].toreadonly()
+
+
+def _flat_range(array: npt.NDArray[Any], start: int, stop: int) -> npt.NDArray[Any]:
+    """Copy elements `start` to `stop` in C order, touching only the rows that hold them."""
+    if start == stop:
+        return np.empty(0, array.dtype)
+    if array.ndim <= 1:
+        return np.ascontiguousarray(array.reshape(-1)[start:stop])
+    row = array[0].size
+    first, last = start // row, -(-stop // row)
+    if last - first == 1:
+        return _flat_range(array[first], start - first * row, stop - first * row)
+    return np.ascontiguousarray(array[first:last]).reshape(-1)[start - first * row :][
+        : stop - start
+    ]
+
+
+def _texts(values: npt.NDArray[Any], where: str) -> list[str | bytes]:
+    texts = values.reshape(-1).tolist()
+    for text in texts:
+        if not isinstance(text, str) and values.dtype.kind != "S":
+            raise UnsupportedError(
+                f"an object array holding {type(text).__name__} has no element type",
+                where=where,
+                cure="Convert it to a number, bool or string array first.",
+            )
+    return texts

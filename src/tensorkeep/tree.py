@@ -1,0 +1,348 @@
+"""Nested containers and scalars as named tensors plus a JSON skeleton, and back.
+
+The skeleton mirrors the nesting. Plain JSON values stand for themselves; a string that starts with
+`$` is special:
+
+    "$"                           the tensor named by the dotted path to here
+    "$:NAME"                      the tensor NAME (tied tensors name the same one)
+    "$$TEXT"                      the string "$TEXT"
+    {"$array": LEAF, ...}         a tensor of another framework or NumPy type than the usual
+    {"$scalar": LEAF}             a NumPy scalar, kept as a 0-d tensor
+    {"$tuple": [...]}             a tuple
+    {"$namedtuple": [MODULE, NAME, {FIELD: VALUE}]}
+    {"$dict": [[KEY, VALUE]]}     a dict whose keys are not plain strings
+    {"$ordereddict": [[KEY, VALUE]]}
+    {"$int": "0x..."}, {"$float": "nan"}, {"$complex": [RE, IM]}
+    {"$bytes": BASE64} or {"$bytes": LEAF}   short ones inline, long ones as a uint8 tensor
+
+A flat dict of plain NumPy arrays needs no skeleton, so that its file is like anyone else's.
+Reading one builds nothing but these types: a named tuple comes back as its own class only where
+that class is already imported, else as an equal one made for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import sys
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorkeep.errors import CorruptError, UnsupportedError
+from tensorkeep.state import Json, name_problem
+from tensorkeep.tensor import Tensor
+
+ROOT = "array"
+MAX_DEPTH = 100
+_INLINE_BYTES = 1024
+_RESERVED = "__metadata__"
+_EXACT_INT = 2**53  # what JSON readers that use doubles still get right
+
+# Gives the framework's name and the values of an array-like leaf, or None for anything else.
+ToArray = Callable[[Any, str], tuple[str, npt.NDArray[Any]] | None]
+# Gives the leaf for a tensor's name, its framework and its NumPy dtype (both "" for the usual).
+FromTensor = Callable[[str, str, str], Any]
+
+
+def flatten(value: Any, to_array: ToArray) -> tuple[dict[str, Tensor], dict[str, Json] | None]:
+    """Turn nested containers into named tensors and a skeleton (None for a flat dict of arrays).
+
+    Raises:
+        UnsupportedError: something that cannot be kept, with its place in the nesting.
+
+    >>> as_numpy = lambda v, _: ("numpy", v) if isinstance(v, np.ndarray) else None
+    >>> tensors, skeleton = flatten({"a": {"b": np.ones(2)}, "step": 3}, as_numpy)
+    >>> list(tensors), skeleton["tree"]
+    (['a.b'], {'a': {'b': '$'}, 'step': 3})
+    """
+    walk = _Flatten(to_array)
+    tree = walk.node(value, (), 0)
+    skeleton: dict[str, Json] = {}
+    if walk.usual not in ("", "numpy"):
+        skeleton["framework"] = walk.usual
+    if type(value) is not dict or any(leaf != "$" for leaf in tree.values()):
+        skeleton["tree"] = tree
+    return walk.tensors, skeleton or None
+
+
+class _Flatten:
+    """One walk over a nesting: the tensors found so far and the names they took."""
+
+    def __init__(self, to_array: ToArray) -> None:
+        self.to_array = to_array
+        self.tensors: dict[str, Tensor] = {}
+        self.usual = ""  # the framework of the first array, which leaves need not repeat
+        self._kept: dict[tuple[Any, ...], str] = {}
+        self._alive: list[Any] = []  # so that no address is used twice
+
+    def node(self, value: Any, path: tuple[str, ...], depth: int) -> Any:
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        if kind is int:
+            return value if abs(value) < _EXACT_INT else {"$int": hex(value)}
+        if kind is float:
+            return value if math.isfinite(value) else {"$float": repr(value)}
+        if kind is str:
+            return self._text(value, path)
+        if depth > MAX_DEPTH:
+            raise self._refuse(path, f"is nested deeper than {MAX_DEPTH} levels",
+                               "Does a container hold itself?")  # fmt: skip
+        if kind is dict:
+            return self._dict(value, path, depth)
+        if kind is list:
+            return [self.node(v, (*path, str(i)), depth + 1) for i, v in enumerate(value)]
+        if kind is tuple:
+            return {"$tuple": [self.node(v, (*path, str(i)), depth + 1)
+                               for i, v in enumerate(value)]}  # fmt: skip
+        if kind is complex:
+            return {"$complex": [self.node(part, path, depth) for part in (value.real, value.imag)]}
+        if kind is bytes:
+            if len(value) <= _INLINE_BYTES:
+                return {"$bytes": base64.b64encode(value).decode()}
+            return {"$bytes": self._keep(np.frombuffer(value, np.uint8), path)}
+        if isinstance(value, np.generic):
+            scalar = np.asarray(value)
+            special = {"numpy": _text_dtype(scalar)} if scalar.dtype.kind in "US" else {}
+            return {"$scalar": self._keep(scalar, path), **special}
+        if kind is OrderedDict:
+            return {"$ordereddict": self._pairs(value, path, depth)}
+        if isinstance(value, tuple) and hasattr(kind, "_fields"):
+            fields = zip(kind._fields, value, strict=True)
+            return {"$namedtuple": [kind.__module__, kind.__qualname__, {
+                f: self.node(v, (*path, f), depth + 1) for f, v in fields}]}  # fmt: skip
+        return self._array(value, path)
+
+    def _array(self, value: Any, path: tuple[str, ...]) -> Any:
+        found = self.to_array(value, _place(path))
+        if found is None:
+            raise self._refuse(
+                path,
+                f"is a {type(value).__module__}.{type(value).__qualname__}, which is not kept",
+                _CURES.get(type(value).__name__, "Turn it into arrays, numbers, text, dicts or "
+                           "lists; for a model, pass what its state_dict() gives."),
+            )  # fmt: skip
+        framework, array = found
+        self.usual = self.usual or framework
+        leaf = self._keep(array, path, tie=True)
+        special: dict[str, Json] = {}
+        if framework != self.usual:
+            special["framework"] = framework
+        if array.dtype.kind in "UST":
+            special["numpy"] = _text_dtype(array)
+        return {"$array": leaf, **special} if special else leaf
+
+    def _text(self, text: str, path: tuple[str, ...]) -> str:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise self._refuse(path, "is a str with a lone surrogate, which is not text",
+                               "Encode it to bytes first.") from None  # fmt: skip
+        return f"${text}" if text.startswith("$") else text
+
+    def _dict(self, value: dict[Any, Any], path: tuple[str, ...], depth: int) -> Any:
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return {
+                self._text(key, path): self.node(child, (*path, key), depth + 1)
+                for key, child in value.items()
+            }
+        return {"$dict": self._pairs(value, path, depth)}
+
+    def _pairs(self, value: Mapping[Any, Any], path: tuple[str, ...], depth: int) -> list[Any]:
+        pairs = []
+        for key, child in value.items():
+            if not _plain_key(key):
+                raise self._refuse(path, f"has a key of type {type(key).__name__}",
+                                   "Use str, int, float, bool, None or tuples of them.")  # fmt: skip
+            pairs.append([self.node(key, path, depth + 1),
+                          self.node(child, (*path, str(key)), depth + 1)])  # fmt: skip
+        return pairs
+
+    def _keep(self, array: npt.NDArray[Any], path: tuple[str, ...], *, tie: bool = False) -> str:
+        """Name an array's tensor, or find the one that already holds the same memory."""
+        wanted = ".".join(path) or ROOT
+        if tie and array.size:
+            key = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype)
+            if key in self._kept:
+                return f"$:{self._kept[key]}"
+        name = wanted
+        if name == _RESERVED or name in self.tensors or name_problem(name) or not _utf8(name):
+            base = f"tensor-{len(self.tensors)}" if name_problem(name) or not _utf8(name) else name
+            name = next(n for i in range(2, 10**9) if (n := f"{base}~{i}") not in self.tensors)
+        try:
+            self.tensors[name] = Tensor.of(array, _place(path))
+        except UnsupportedError as error:
+            raise self._refuse(path, error.problem, error.cure) from None
+        if tie and array.size:
+            self._kept[key] = name
+            self._alive.append(array)
+        return "$" if name == wanted else f"$:{name}"
+
+    def _refuse(self, path: tuple[str, ...], problem: str, cure: str) -> UnsupportedError:
+        return UnsupportedError(problem, where=_place(path), cure=cure)
+
+
+_CURES = {
+    "set": "Use a sorted list.",
+    "frozenset": "Use a sorted list.",
+    "bytearray": "Use bytes.",
+    "defaultdict": "Use dict(...).",
+    "Generator": "Keep its bit_generator.state.",
+    "RandomState": "Keep its get_state().",
+    "Random": "Keep its getstate().",
+    "MaskedArray": "Keep its data and its mask as two arrays.",
+}
+
+
+def unflatten(
+    skeleton: dict[str, Json] | None,
+    tensors: Mapping[str, Tensor],
+    from_tensor: FromTensor,
+    where: str,
+) -> Any:
+    """Build the nesting that a skeleton describes, each leaf as `from_tensor` gives it.
+
+    Raises:
+        CorruptError: the skeleton is not one, or names a tensor that is not there.
+    """
+    usual = str(skeleton.get("framework", "")) if skeleton else ""
+    if skeleton is None or "tree" not in skeleton:
+        return {name: from_tensor(name, usual, "") for name in tensors}
+    builder = _Unflatten(tensors, from_tensor, usual, where)
+    try:
+        return builder.node(skeleton["tree"], ())
+    except (RecursionError, TypeError, ValueError, LookupError, AttributeError) as error:
+        if isinstance(error, CorruptError):
+            raise
+        raise CorruptError(f"the nesting stored with it is broken: {error}", where=where) from error
+
+
+class _Unflatten:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], from_tensor: FromTensor, usual: str, where: str
+    ) -> None:
+        self.tensors = tensors
+        self.from_tensor = from_tensor
+        self.usual = usual
+        self.where = where
+        self._built: dict[tuple[str, str, str], Any] = {}
+
+    def node(self, tree: Any, path: tuple[str, ...]) -> Any:
+        if isinstance(tree, str):
+            if not tree.startswith("$"):
+                return tree
+            return tree[1:] if tree.startswith("$$") else self._leaf(tree, path, self.usual, "")
+        if isinstance(tree, list):
+            return [self.node(child, (*path, str(i))) for i, child in enumerate(tree)]
+        if not isinstance(tree, dict):
+            return tree
+        tag = next(iter(tree), "")
+        if not tag.startswith("$"):
+            return {key: self.node(child, (*path, key)) for key, child in tree.items()}
+        build = _BUILDERS.get(tag)
+        if build is None:
+            raise CorruptError(f"{tag!r} is not a kind of value known here", where=self.where,
+                               cure="A newer tensorkeep may know it.")  # fmt: skip
+        return build(self, tree[tag], path, tree)
+
+    def _leaf(self, leaf: Any, path: tuple[str, ...], framework: str, numpy: str) -> Any:
+        name = (".".join(path) or ROOT) if leaf == "$" else str(leaf)[2:]
+        if name not in self.tensors or not str(leaf).startswith("$"):
+            raise CorruptError(f"the nesting names the tensor {name!r}, which is not there",
+                               where=self.where)  # fmt: skip
+        key = (name, framework, numpy)
+        if key not in self._built:
+            self._built[key] = self.from_tensor(name, framework, numpy)
+        return self._built[key]
+
+    def build_array(self, leaf: Any, path: tuple[str, ...], tree: dict[str, Any]) -> Any:
+        framework = tree.get("framework", self.usual)
+        return self._leaf(leaf, path, str(framework), str(tree.get("numpy", "")))
+
+    def build_scalar(self, leaf: Any, path: tuple[str, ...], tree: dict[str, Any]) -> Any:
+        return self._leaf(leaf, path, "numpy", str(tree.get("numpy", "")))[()]
+
+    def build_tuple(self, items: Any, path: tuple[str, ...], tree: dict[str, Any]) -> Any:
+        return tuple(self.node(items, path))
+
+    def pairs(self, pairs: Any, path: tuple[str, ...]) -> Iterator[tuple[Any, Any]]:
+        for key, child in pairs:
+            built = self.node(key, path)
+            yield built, self.node(child, (*path, str(built)))
+
+    def build_dict(self, pairs: Any, path: tuple[str, ...], tree: Any) -> Any:
+        return dict(self.pairs(pairs, path))
+
+    def build_ordereddict(self, pairs: Any, path: tuple[str, ...], tree: Any) -> Any:
+        return OrderedDict(self.pairs(pairs, path))
+
+    def build_namedtuple(self, spec: Any, path: tuple[str, ...], tree: Any) -> Any:
+        module, name, fields = spec
+        values = [self.node(child, (*path, field)) for field, child in fields.items()]
+        return tuple.__new__(_namedtuple(module, name, tuple(fields)), values)
+
+    def build_bytes(self, data: Any, path: tuple[str, ...], tree: Any) -> Any:
+        if data.startswith("$"):
+            return self._leaf(data, path, "numpy", "").tobytes()
+        try:
+            return base64.b64decode(data, validate=True)
+        except binascii.Error as error:
+            raise CorruptError(f"bytes are not base64: {error}", where=self.where) from None
+
+
+_BUILDERS: dict[str, Callable[[_Unflatten, Any, tuple[str, ...], Any], Any]] = {
+    "$array": _Unflatten.build_array,
+    "$scalar": _Unflatten.build_scalar,
+    "$tuple": _Unflatten.build_tuple,
+    "$dict": _Unflatten.build_dict,
+    "$ordereddict": _Unflatten.build_ordereddict,
+    "$namedtuple": _Unflatten.build_namedtuple,
+    "$bytes": _Unflatten.build_bytes,
+    "$int": lambda walk, text, path, tree: int(text, 16),
+    "$float": lambda walk, text, path, tree: float(text),
+    "$complex": lambda walk, parts, path, tree: complex(*walk.node(parts, path)),
+}
+
+
+def _namedtuple(module: str, name: str, fields: tuple[str, ...]) -> type[tuple[Any, ...]]:
+    """Find the imported class, or make one alike. Nothing is imported and no code of it is run."""
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = vars(found).get(part) if hasattr(found, "__dict__") else None
+    if isinstance(found, type) and issubclass(found, tuple):
+        if vars(found).get("_fields") == fields:
+            return found
+    return _made_namedtuple(name.rpartition(".")[2], fields)
+
+
+@lru_cache(maxsize=256)
+def _made_namedtuple(name: str, fields: tuple[str, ...]) -> type[tuple[Any, ...]]:
+    return namedtuple(name, fields)  # type: ignore[misc]
+
+
+def _text_dtype(array: npt.NDArray[Any]) -> str:
+    return "T" if array.dtype.kind == "T" else array.dtype.newbyteorder("<").str
+
+
+def _plain_key(key: Any) -> bool:
+    if type(key) is tuple:
+        return all(map(_plain_key, key))
+    return key is None or type(key) in (str, int, float, bool)
+
+
+def _place(path: tuple[str, ...]) -> str:
+    return ".".join(path) or "the state"
+
+
+def _utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

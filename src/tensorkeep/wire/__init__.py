@@ -1,0 +1,1 @@
+"""Grammars that more than one format shares."""
