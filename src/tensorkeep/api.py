@@ -62,7 +62,7 @@ def _decode(chosen: Format, location: Location) -> State:
         return chosen.decode(location)
     except TensorKeepError:
         raise
-    except (*chosen.corruption, RecursionError) as error:
+    except chosen.corruption as error:
         problem = f"cannot be read as {chosen.name}: {error}"
         raise CorruptError(problem, where=location.where) from error
 
@@ -109,8 +109,9 @@ def load(
     """
     forced = frameworks.by_name(framework) if framework else None
     if forced is None and device not in (None, "cpu"):
-        raise ArgumentError(f"placing on {device!r} needs a framework",
-                            cure='Say framework="torch" or "jax".')  # fmt: skip
+        raise ArgumentError(
+            f"placing on {device!r} needs a framework", cure='Say framework="torch" or "jax".'
+        )
     cast = dtypes.dtype(dtype) if dtype is not None else None
     if cast is not None and cast.kind != "float":
         raise ArgumentError(f"dtype casts to a floating-point type, not to {cast}")
@@ -119,9 +120,10 @@ def load(
         if verify:
             _need_digests(state, chosen)
         report = _reporter(progress, sum(state[name].nbytes for name in chosen))
-        ready = {n for n in chosen if cast and state[n].dtype.kind == "float"} if cast else set()
-        arrays = read_arrays(state, (n for n in chosen if n not in ready), copy=copy,
-                             verify=verify, progress=report)  # fmt: skip
+        ready = {n for n in chosen if state[n].dtype.kind == "float"} if cast else set()
+        arrays = read_arrays(
+            state, (n for n in chosen if n not in ready), copy=copy, verify=verify, progress=report
+        )
         if cast is not None and ready:
             for name, array in read_arrays(state, ready, verify=verify, progress=report).items():
                 arrays[name] = array.astype(cast.numpy)
@@ -238,8 +240,10 @@ def _write(
     known = list(inspect.signature(chosen.encode).parameters)[2:]
     for option in options:
         if option not in known:
-            raise ArgumentError(f"{chosen.name} has no option {option!r}",
-                                cure=f"It has {', '.join(known) or 'none'}.")  # fmt: skip
+            raise ArgumentError(
+                f"{chosen.name} has no option {option!r}",
+                cure=f"It has {', '.join(known) or 'none'}.",
+            )
     losses = chosen.losses(state)
     if losses and not lossy:
         raise LossError(
@@ -254,8 +258,9 @@ def _write(
             if stream.chunks is None:
                 store.delete(stream.key)
             else:
-                store.put(stream.key, stream.chunks, size=stream.size, durable=durable,
-                          progress=report)  # fmt: skip
+                store.put(
+                    stream.key, stream.chunks, size=stream.size, durable=durable, progress=report
+                )
         store.commit()
     except BaseException:
         store.rollback()

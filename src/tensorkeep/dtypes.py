@@ -140,7 +140,8 @@ def pack(array: npt.NDArray[Any], kind: DType) -> npt.NDArray[np.uint8]:
     >>> pack(np.array([1, 2, 3], dtype=INT4.numpy), INT4).tolist()
     [33, 3]
     """
-    codes = np.ascontiguousarray(array).reshape(-1).view(np.uint8) & ((1 << kind.bits) - 1)
+    mask = np.uint8((1 << kind.bits) - 1)
+    codes = np.ascontiguousarray(array).reshape(-1).view(np.uint8) & mask
     if kind.bits in (2, 4):  # whole elements per byte: shifts are several times faster than bits
         per = 8 // kind.bits
         padded = np.zeros(-(-codes.size // per) * per, np.uint8)

@@ -47,5 +47,5 @@ class Format:
     encode: Callable[..., Iterator[Stream]]
     losses: Callable[[State], list[str]] = _nothing
     holds: frozenset[DType] = field(default_factory=frozenset)
-    corruption: tuple[type[Exception], ...] = ()
+    corruption: tuple[type[Exception], ...] = (RecursionError,)
     extra: str = ""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+
 @dataclass(frozen=True, slots=True)
 class Framework:
     """An array library, as data and plain functions. Nothing imports it until it is used.

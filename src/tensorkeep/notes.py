@@ -64,8 +64,11 @@ def parse_notes(text: str | bytes, where: str) -> Notes:
         raise CorruptError("the tensorkeep metadata is not a JSON object", where=where)
     version = document.get("version")
     if version != VERSION:
-        raise UnsupportedError(f"its tensorkeep metadata has version {version!r}, not {VERSION}",
-                               where=where, cure="Update tensorkeep.")  # fmt: skip
+        raise UnsupportedError(
+            f"its tensorkeep metadata has version {version!r}, not {VERSION}",
+            where=where,
+            cure="Update tensorkeep.",
+        )
     skeleton = {key: document[key] for key in ("framework", "tree") if key in document}
     return Notes(
         metadata=_mapping(document, "metadata", where),
@@ -108,5 +111,3 @@ def is_shape(value: Any) -> bool:
         and len(value) <= MAX_AXES
         and all(type(axis) is int and 0 <= axis < 2**63 for axis in value)
     )
-
-

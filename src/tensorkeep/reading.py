@@ -120,7 +120,7 @@ class _Arena:
         # Keep the file's alignment where that aligns the tensors, as it nearly always does.
         aligned = all(t.offset % _align(t) == 0 for _, t in self.rows)
         shift = ((self.start if aligned else 0) - block.ctypes.data) % _ALIGN
-        memory = memoryview(block)[shift : shift + self.stop - self.start]
+        memory = block.data[shift : shift + self.stop - self.start]
         for name, tensor in self.rows:
             at = tensor.offset - self.start
             arrays[name] = np.ndarray(tensor.shape, tensor.dtype.numpy, memory, at)

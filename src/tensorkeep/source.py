@@ -228,4 +228,3 @@ class Window(Source):
 
     def _private(self, start: int, stop: int) -> memoryview:
         return self._inner.private(self._start + start, self._start + stop)
-

@@ -14,11 +14,23 @@ _CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, er
 
 # statfs(2) magic numbers of filesystems where a page fault is a network round trip.
 _NETWORK = {
-    0x6969: "nfs", 0x517B: "smb", 0xFF534D42: "cifs", 0xFE534D42: "smb2", 0x0BD00BD0: "lustre",
-    0x65735546: "fuse", 0x01021997: "9p", 0x5346414F: "afs", 0x6B414653: "afs", 0x00C36400: "ceph",
-    0x47504653: "gpfs", 0x19830326: "beegfs", 0x73757245: "coda", 0x7461636F: "ocfs2",
-    0x01161970: "gfs2", 0xAAD7AAEA: "panfs",
-}  # fmt: skip
+    0x6969: "nfs",
+    0x517B: "smb",
+    0xFF534D42: "cifs",
+    0xFE534D42: "smb2",
+    0x0BD00BD0: "lustre",
+    0x65735546: "fuse",
+    0x01021997: "9p",
+    0x5346414F: "afs",
+    0x6B414653: "afs",
+    0x00C36400: "ceph",
+    0x47504653: "gpfs",
+    0x19830326: "beegfs",
+    0x73757245: "coda",
+    0x7461636F: "ocfs2",
+    0x01161970: "gfs2",
+    0xAAD7AAEA: "panfs",
+}
 
 
 @lru_cache(maxsize=1)

@@ -77,13 +77,16 @@ class Tensor:
             try:
                 data = dtypes.pack_strings(_texts(values, where))
             except UnicodeEncodeError:
-                raise UnsupportedError("a str with a lone surrogate is not text", where=where,
-                                       cure="Encode it to bytes first.") from None  # fmt: skip
+                raise UnsupportedError(
+                    "a str with a lone surrogate is not text",
+                    where=where,
+                    cure="Encode it to bytes first.",
+                ) from None
             source = MemorySource(data, where)
             return Tensor(dtypes.STRING, values.shape, source, 0, len(data))
         kind = dtypes.dtype(values.dtype)
         if values.flags.c_contiguous and not kind.packed and values.dtype.isnative:
-            view = memoryview(values.reshape(-1).view(np.uint8)) if values.size else b""
+            view = values.reshape(-1).view(np.uint8).data if values.size else b""
             return Tensor(kind, values.shape, MemorySource(view, where))
         return Tensor(kind, values.shape, _ArraySource(values, kind, where))
 
@@ -198,7 +201,7 @@ class _ArraySource(Source):
         values = _flat_range(self._array, first, last).astype(self._kind.numpy, copy=False)
         data = dtypes.pack(values, self._kind) if self._kind.packed else values.view(np.uint8)
         skip = start - first * bits // 8
-        return memoryview(data)[skip : skip + stop - start].toreadonly()
+        return data.data[skip : skip + stop - start].toreadonly()
 
 
 def _flat_range(array: npt.NDArray[Any], start: int, stop: int) -> npt.NDArray[Any]:

@@ -92,15 +92,17 @@ class _Flatten:
         if kind is str:
             return self._text(value, path)
         if depth > MAX_DEPTH:
-            raise self._refuse(path, f"is nested deeper than {MAX_DEPTH} levels",
-                               "Does a container hold itself?")  # fmt: skip
+            raise self._refuse(
+                path, f"is nested deeper than {MAX_DEPTH} levels", "Does a container hold itself?"
+            )
         if kind is dict:
             return self._dict(value, path, depth)
         if kind is list:
             return [self.node(v, (*path, str(i)), depth + 1) for i, v in enumerate(value)]
         if kind is tuple:
-            return {"$tuple": [self.node(v, (*path, str(i)), depth + 1)
-                               for i, v in enumerate(value)]}  # fmt: skip
+            return {
+                "$tuple": [self.node(v, (*path, str(i)), depth + 1) for i, v in enumerate(value)]
+            }
         if kind is complex:
             return {"$complex": [self.node(part, path, depth) for part in (value.real, value.imag)]}
         if kind is bytes:
@@ -115,8 +117,13 @@ class _Flatten:
             return {"$ordereddict": self._pairs(value, path, depth)}
         if isinstance(value, tuple) and hasattr(kind, "_fields"):
             fields = zip(kind._fields, value, strict=True)
-            return {"$namedtuple": [kind.__module__, kind.__qualname__, {
-                f: self.node(v, (*path, f), depth + 1) for f, v in fields}]}  # fmt: skip
+            return {
+                "$namedtuple": [
+                    kind.__module__,
+                    kind.__qualname__,
+                    {f: self.node(v, (*path, f), depth + 1) for f, v in fields},
+                ]
+            }
         return self._array(value, path)
 
     def _array(self, value: Any, path: tuple[str, ...]) -> Any:
@@ -125,9 +132,12 @@ class _Flatten:
             raise self._refuse(
                 path,
                 f"is a {type(value).__module__}.{type(value).__qualname__}, which is not kept",
-                _CURES.get(type(value).__name__, "Turn it into arrays, numbers, text, dicts or "
-                           "lists; for a model, pass what its state_dict() gives."),
-            )  # fmt: skip
+                _CURES.get(
+                    type(value).__name__,
+                    "Turn it into arrays, numbers, text, dicts or "
+                    "lists; for a model, pass what its state_dict() gives.",
+                ),
+            )
         framework, array = found
         self.usual = self.usual or framework
         leaf = self._keep(array, path, tie=True)
@@ -142,8 +152,11 @@ class _Flatten:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise self._refuse(path, "is a str with a lone surrogate, which is not text",
-                               "Encode it to bytes first.") from None  # fmt: skip
+            raise self._refuse(
+                path,
+                "is a str with a lone surrogate, which is not text",
+                "Encode it to bytes first.",
+            ) from None
         return f"${text}" if text.startswith("$") else text
 
     def _dict(self, value: dict[Any, Any], path: tuple[str, ...], depth: int) -> Any:
@@ -158,10 +171,14 @@ class _Flatten:
         pairs = []
         for key, child in value.items():
             if not _plain_key(key):
-                raise self._refuse(path, f"has a key of type {type(key).__name__}",
-                                   "Use str, int, float, bool, None or tuples of them.")  # fmt: skip
-            pairs.append([self.node(key, path, depth + 1),
-                          self.node(child, (*path, str(key)), depth + 1)])  # fmt: skip
+                raise self._refuse(
+                    path,
+                    f"has a key of type {type(key).__name__}",
+                    "Use str, int, float, bool, None or tuples of them.",
+                )
+            pairs.append(
+                [self.node(key, path, depth + 1), self.node(child, (*path, str(key)), depth + 1)]
+            )
         return pairs
 
     def _keep(self, array: npt.NDArray[Any], path: tuple[str, ...], *, tie: bool = False) -> str:
@@ -247,15 +264,19 @@ class _Unflatten:
             return {key: self.node(child, (*path, key)) for key, child in tree.items()}
         build = _BUILDERS.get(tag)
         if build is None:
-            raise CorruptError(f"{tag!r} is not a kind of value known here", where=self.where,
-                               cure="A newer tensorkeep may know it.")  # fmt: skip
+            raise CorruptError(
+                f"{tag!r} is not a kind of value known here",
+                where=self.where,
+                cure="A newer tensorkeep may know it.",
+            )
         return build(self, tree[tag], path, tree)
 
     def _leaf(self, leaf: Any, path: tuple[str, ...], framework: str, numpy: str) -> Any:
         name = (".".join(path) or ROOT) if leaf == "$" else str(leaf)[2:]
         if name not in self.tensors or not str(leaf).startswith("$"):
-            raise CorruptError(f"the nesting names the tensor {name!r}, which is not there",
-                               where=self.where)  # fmt: skip
+            raise CorruptError(
+                f"the nesting names the tensor {name!r}, which is not there", where=self.where
+            )
         key = (name, framework, numpy)
         if key not in self._built:
             self._built[key] = self.from_tensor(name, framework, numpy)
@@ -315,15 +336,15 @@ def _namedtuple(module: str, name: str, fields: tuple[str, ...]) -> type[tuple[A
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = vars(found).get(part) if hasattr(found, "__dict__") else None
-    if isinstance(found, type) and issubclass(found, tuple):
-        if vars(found).get("_fields") == fields:
-            return found
+    made = isinstance(found, type) and issubclass(found, tuple)
+    if made and vars(found).get("_fields") == fields:
+        return found  # type: ignore[no-any-return]
     return _made_namedtuple(name.rpartition(".")[2], fields)
 
 
 @lru_cache(maxsize=256)
 def _made_namedtuple(name: str, fields: tuple[str, ...]) -> type[tuple[Any, ...]]:
-    return namedtuple(name, fields)  # type: ignore[misc]
+    return namedtuple(name, fields)
 
 
 def _text_dtype(array: npt.NDArray[Any]) -> str:

@@ -51,8 +51,9 @@ def detect(location: Location) -> Format:
         return accepting[0]
     if accepting:
         names = " and ".join(format.name for format in accepting)
-        raise UnknownFormatError(f"could be {names}", where=location.where,
-                                 cure="Say which with format=....")  # fmt: skip
+        raise UnknownFormatError(
+            f"could be {names}", where=location.where, cure="Say which with format=...."
+        )
     if not location.key:
         raise UnknownFormatError(
             "the folder holds no state that can be told from its files",
@@ -94,8 +95,11 @@ def _foreign(location: Location) -> Exception | None:
             cure="Run `git lfs pull` in its repository.",
         )
     if head.lstrip()[:9].lower() in (b"<!doctype", b"<html", b"<html>") or head[:5] == b"<html":
-        return CorruptError("is a web page, not a model", where=where,
-                            cure="The download needs another address or a login.")  # fmt: skip
+        return CorruptError(
+            "is a web page, not a model",
+            where=where,
+            cure="The download needs another address or a login.",
+        )
     for magic, name in _OTHERS.items():
         if head.startswith(magic):
             return UnsupportedError(f"is {name}, which is not read here", where=where)

@@ -159,8 +159,9 @@ def _decode_file(location: Location) -> State:
             cure="It is cut short, or not a safetensors file.",
         )
     if length > MAX_HEADER:
-        raise UnsafeError(f"its header of {length:,} bytes is over the limit of {MAX_HEADER:,}",
-                          where=where)  # fmt: skip
+        raise UnsafeError(
+            f"its header of {length:,} bytes is over the limit of {MAX_HEADER:,}", where=where
+        )
     header = source.read(8, 8 + length)
     data = 8 + length
     rows, texts = _parse_header(header, source.size - data, where)
@@ -208,8 +209,9 @@ def _parse_header(
     for name, (kind, start) in sorted(rows.items(), key=lambda row: (row[1][1], row[1][0].nbytes)):
         if start != end:
             what = "overlap" if start < end else "leave a gap"
-            raise CorruptError(f"the bytes of {name!r} start at {start}, not {end}: tensors {what}",
-                               where=where)  # fmt: skip
+            raise CorruptError(
+                f"the bytes of {name!r} start at {start}, not {end}: tensors {what}", where=where
+            )
         end = start + kind.nbytes
     if end != size:
         raise CorruptError(
@@ -226,8 +228,11 @@ def _entry(name: str, entry: Any, where: str) -> tuple[_Kind, int]:
             len(entry) == 3 and is_shape(shape) and is_shape([start, stop])
         ):
             if code not in CODES:
-                raise CorruptError(f"{name!r} has the unknown element type {code!r}", where=where,
-                                   cure="A newer tensorkeep may know it.")  # fmt: skip
+                raise CorruptError(
+                    f"{name!r} has the unknown element type {code!r}",
+                    where=where,
+                    cure="A newer tensorkeep may know it.",
+                )
             kind = _kind(code, tuple(shape))
             if kind is None or stop - start != kind.nbytes:
                 raise CorruptError(
@@ -325,8 +330,11 @@ def _check_seal(head: memoryview, seal: Any, where: str) -> None:
         raise CorruptError("the header's own digest is damaged", where=where)
     found = xxhash.xxh3_128_hexdigest(raw.replace(seal.encode(), _ZEROS.encode()))
     if found != seal:
-        raise CorruptError(f"the header is damaged: its XXH3-128 is {found}, {seal} was saved",
-                           where=where, cure="Use another copy of the file.")  # fmt: skip
+        raise CorruptError(
+            f"the header is damaged: its XXH3-128 is {found}, {seal} was saved",
+            where=where,
+            cure="Use another copy of the file.",
+        )
 
 
 # --- shards -------------------------------------------------------------------------------------
@@ -356,8 +364,9 @@ def _decode_index(location: Location) -> State:
         for name, file in weight_map.items():
             shard = shards[file]
             if name not in shard:
-                raise CorruptError(f"the index puts {name!r} in {file}, where it is not",
-                                   where=where)  # fmt: skip
+                raise CorruptError(
+                    f"the index puts {name!r} in {file}, where it is not", where=where
+                )
             tensors[name] = shard[name]
             if name in shard.digests:
                 digests[name] = shard.digests[name]
@@ -365,8 +374,9 @@ def _decode_index(location: Location) -> State:
             metadata.update(shard.metadata)
             for name in shard:
                 if weight_map.get(name) != file:
-                    raise CorruptError(f"{file} holds {name!r}, which the index does not place "
-                                       "there", where=where)  # fmt: skip
+                    raise CorruptError(
+                        f"{file} holds {name!r}, which the index does not place there", where=where
+                    )
     except BaseException:
         close()
         raise
@@ -401,8 +411,9 @@ def _read_index(location: Location) -> dict[str, Any]:
         if not isinstance(file, str):
             raise CorruptError(f"the index gives {file!r} as the file of {name!r}", where=where)
         if not file.endswith(".safetensors"):
-            raise UnsafeError(f"the index names {file!r}, which is not a safetensors file",
-                              where=where)  # fmt: skip
+            raise UnsafeError(
+                f"the index names {file!r}, which is not a safetensors file", where=where
+            )
     return document
 
 
@@ -419,9 +430,11 @@ def _refuse_strays(location: Location, files: list[str]) -> None:
             break
         match = _SHARD.fullmatch(name)
         if match and match.groups() in series and name not in files:
-            raise CorruptError(f"the shard {name} lies beside the index, which does not know it",
-                               where=location.where,
-                               cure="Remove it, or fetch the index that belongs to it.")  # fmt: skip
+            raise CorruptError(
+                f"the shard {name} lies beside the index, which does not know it",
+                where=location.where,
+                cure="Remove it, or fetch the index that belongs to it.",
+            )
 
 
 # --- writing ------------------------------------------------------------------------------------
@@ -448,8 +461,9 @@ def encode(
     if align < 8 or align & (align - 1):
         raise ArgumentError(f"align has to be a power of two of at least 8, not {align}")
     if "__metadata__" in state:
-        raise ArgumentError("safetensors keeps the name __metadata__ for itself",
-                            cure="Rename the tensor.")  # fmt: skip
+        raise ArgumentError(
+            "safetensors keeps the name __metadata__ for itself", cure="Rename the tensor."
+        )
     tensors = dict(state)
     digests = digests_of(tensors) if checksums else {}
     for name, value in digests.items():  # bytes that were read from a checked file
@@ -504,8 +518,10 @@ def _file(
     header = text + b" " * (-(8 + len(text)) % align)
     head = len(header).to_bytes(8, "little") + header
     if len(header) > MAX_HEADER:
-        raise ArgumentError(f"the header would take {len(header):,} bytes, over {MAX_HEADER:,}",
-                            cure="Split the state with max_shard_size.")  # fmt: skip
+        raise ArgumentError(
+            f"the header would take {len(header):,} bytes, over {MAX_HEADER:,}",
+            cure="Split the state with max_shard_size.",
+        )
     if notes.digests:
         head = _seal(head)
 
@@ -576,8 +592,18 @@ def _shard_names(stem: str, count: int, taken: Iterable[str]) -> list[str]:
     return names
 
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
 
 
 def size_of(value: int | str | None) -> int | None:

@@ -24,8 +24,9 @@ def by_name(name: str) -> Framework:
         ArgumentError: there is none.
     """
     if name not in FRAMEWORKS:
-        raise ArgumentError(f"no framework is called {name!r}",
-                            cure=f"There are {', '.join(FRAMEWORKS)}.")  # fmt: skip
+        raise ArgumentError(
+            f"no framework is called {name!r}", cure=f"There are {', '.join(FRAMEWORKS)}."
+        )
     return FRAMEWORKS[name]
 
 

@@ -31,11 +31,15 @@ def to_numpy(value: Any, where: str) -> npt.NDArray[Any]:
     """
     jax = sys.modules["jax"]
     if isinstance(value, jax.core.Tracer):
-        raise UnsupportedError("is a value inside a JAX transformation", where=where,
-                               cure="Save outside jit, grad and vmap.")  # fmt: skip
+        raise UnsupportedError(
+            "is a value inside a JAX transformation",
+            where=where,
+            cure="Save outside jit, grad and vmap.",
+        )
     if jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
-        raise UnsupportedError(f"is a JAX array of {value.dtype}", where=where,
-                               cure="Keep jax.random.key_data(key).")  # fmt: skip
+        raise UnsupportedError(
+            f"is a JAX array of {value.dtype}", where=where, cure="Keep jax.random.key_data(key)."
+        )
     if not value.is_fully_addressable:
         raise UnsupportedError("has parts in other processes", where=where)
     return np.asarray(value)

@@ -29,8 +29,9 @@ def from_numpy(array: npt.NDArray[Any], device: str | None, where: str) -> npt.N
         ArgumentError: a device other than the CPU is asked for.
     """
     if device not in (None, "cpu"):
-        raise ArgumentError(f"NumPy arrays cannot be placed on {device!r}",
-                            cure='Say framework="torch" or "jax".')  # fmt: skip
+        raise ArgumentError(
+            f"NumPy arrays cannot be placed on {device!r}", cure='Say framework="torch" or "jax".'
+        )
     return array
 
 

@@ -38,8 +38,9 @@ def to_numpy(value: Any, where: str) -> npt.NDArray[Any]:
     torch = sys.modules["torch"]
     if value.layout is not torch.strided or value.is_quantized or value.is_nested:
         kind = "quantized" if value.is_quantized else str(value.layout).removeprefix("torch.")
-        raise UnsupportedError(f"is a {kind} tensor", where=where,
-                               cure="Keep its dense form or its parts.")  # fmt: skip
+        raise UnsupportedError(
+            f"is a {kind} tensor", where=where, cure="Keep its dense form or its parts."
+        )
     if value.device.type == "meta":
         raise UnsupportedError("is on the meta device and has no values", where=where)
     plain = value.detach().cpu().resolve_conj().resolve_neg()
@@ -50,8 +51,11 @@ def to_numpy(value: Any, where: str) -> npt.NDArray[Any]:
     try:
         return np.asarray(plain.numpy())
     except (TypeError, RuntimeError) as error:
-        raise UnsupportedError(f"is a tensor of {plain.dtype}: {error}", where=where,
-                               cure="Convert it to another dtype.") from None  # fmt: skip
+        raise UnsupportedError(
+            f"is a tensor of {plain.dtype}: {error}",
+            where=where,
+            cure="Convert it to another dtype.",
+        ) from None
 
 
 def from_numpy(array: npt.NDArray[Any], device: str | None, where: str) -> Any:
@@ -78,8 +82,11 @@ def from_numpy(array: npt.NDArray[Any], device: str | None, where: str) -> Any:
         else:
             tensor = torch.from_numpy(array)
     except (TypeError, AttributeError):
-        raise UnsupportedError(f"PyTorch has no element type {name}", where=where,
-                               cure='Load it with framework="numpy".') from None  # fmt: skip
+        raise UnsupportedError(
+            f"PyTorch has no element type {name}",
+            where=where,
+            cure='Load it with framework="numpy".',
+        ) from None
     if device is None:
         return tensor
     try:

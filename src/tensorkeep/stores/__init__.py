@@ -42,8 +42,11 @@ def locate(target: Target) -> Location:
         raise ArgumentError(f"{path!r} is not a path")
     if scheme := re.match(r"([a-z][a-z0-9+]+)://", path):
         if scheme[1] != "file":
-            raise ArgumentError(f"no store is called {scheme[1]!r}", where=path,
-                                cure=f"There are {', '.join(STORES)}.")  # fmt: skip
+            raise ArgumentError(
+                f"no store is called {scheme[1]!r}",
+                where=path,
+                cure=f"There are {', '.join(STORES)}.",
+            )
         path = path[len("file://") :]
     if os.path.isdir(path):
         return Location(FileStore(path))

@@ -108,11 +108,15 @@ class FileStore(Store):
     ) -> None:
         target = Path(os.path.realpath(self.folder / key))  # a link stays, its target is replaced
         if target.is_dir():
-            raise StoreError("is a folder", where=str(self.folder / key),
-                             cure="Give the name of a file in it.")  # fmt: skip
+            raise StoreError(
+                "is a folder", where=str(self.folder / key), cure="Give the name of a file in it."
+            )
         if not target.parent.is_dir():
-            raise MissingError("the folder to save in does not exist", where=str(target.parent),
-                               cure="Create it first.")  # fmt: skip
+            raise MissingError(
+                "the folder to save in does not exist",
+                where=str(target.parent),
+                cure="Create it first.",
+            )
         sweep(target)
         try:
             temporary, fd = _create(target)
@@ -170,9 +174,7 @@ class FileStore(Store):
         os.close(put.fd)
 
 
-def _write(
-    fd: int, chunks: Iterable[Chunk], durable: bool, progress: Progress | None
-) -> None:
+def _write(fd: int, chunks: Iterable[Chunk], durable: bool, progress: Progress | None) -> None:
     """Write chunks in order: large ones in pieces, runs of small ones in one call."""
     offset = 0
     batch: list[memoryview] = []

@@ -20,7 +20,7 @@ def parse_json(data: bytes | memoryview | str, where: str, what: str = "JSON") -
     try:
         text = data if isinstance(data, str) else str(data, "utf-8")
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
-    except _Duplicate as error:
+    except _DuplicateError as error:
         problem = f"the {what} gives {error.args[0]!r} twice"
     except UnicodeDecodeError as error:
         problem = f"the {what} is not UTF-8 at byte {error.start}"
@@ -38,15 +38,15 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-class _Duplicate(Exception):
-    pass
+class _DuplicateError(Exception):
+    """A JSON object gives a key twice."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
-        raise _Duplicate(next(k for k, _ in pairs if k in seen or seen.add(k)))  # type: ignore[func-returns-value]
+        raise _DuplicateError(next(k for k, _ in pairs if k in seen or seen.add(k)))  # type: ignore[func-returns-value]
     return found
 
 
