@@ -1,4 +1,4 @@
-"""The verbs: open, load, save, convert. (verify and diff stand in files of their own.)"""
+"""The verbs: open, load, save, convert."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tensorkeep.reading import read_arrays
 from tensorkeep.state import Json, State
 from tensorkeep.store import Location
 from tensorkeep.stores import Target, locate
+from tensorkeep.tensor import Tensor
 from tensorkeep.tree import flatten, unflatten
 from tensorkeep.wire.text import dump_json
 
@@ -112,21 +113,28 @@ def load(
         raise ArgumentError(
             f"placing on {device!r} needs a framework", cure='Say framework="torch" or "jax".'
         )
-    cast = dtypes.dtype(dtype) if dtype is not None else None
-    if cast is not None and cast.kind != "float":
-        raise ArgumentError(f"dtype casts to a floating-point type, not to {cast}")
+    to = dtypes.dtype(dtype) if dtype is not None else None
+    if to is not None and to.kind != "float":
+        raise ArgumentError(f"dtype casts to a floating-point type, not to {to}")
     with open(target, format=format) as state:
-        chosen = state.match(names) if names is not None else list(state)
+        wanted = state.match(names) if names is not None else list(state)
+        tensors = {name: state[name] for name in wanted}
         if verify:
-            _need_digests(state, chosen)
-        report = _reporter(progress, sum(state[name].nbytes for name in chosen))
-        ready = {n for n in chosen if state[n].dtype.kind == "float"} if cast else set()
-        arrays = read_arrays(
-            state, (n for n in chosen if n not in ready), copy=copy, verify=verify, progress=report
-        )
-        if cast is not None and ready:
-            for name, array in read_arrays(state, ready, verify=verify, progress=report).items():
-                arrays[name] = array.astype(cast.numpy)
+            _need_digests(state, wanted)
+            for name in wanted:
+                if name in state.checks:
+                    state.checks[name]()
+        report = _reporter(progress, tensors)
+        digests = state.digests if verify else None
+        cast = {n: t for n, t in tensors.items() if to is not None and t.dtype.kind == "float"}
+        kept = {n: t for n, t in tensors.items() if n not in cast} if cast else tensors
+        arrays = read_arrays(kept, copy=copy, digests=digests, progress=report)
+        if to is not None:
+            for name, array in read_arrays(cast, digests=digests, progress=report).items():
+                arrays[name] = array.astype(to.numpy)
+
+        if state.skeleton is None and forced is None:
+            return {name: arrays[name] for name in tensors}
 
         def leaf(name: str, saved_as: str, text: str) -> Any:
             array = arrays[name]
@@ -134,16 +142,14 @@ def load(
                 return _text_array(array, text)
             if array.dtype == object:
                 return array
-            chosen = forced or frameworks.by_name(saved_as or "numpy")
-            return chosen.from_numpy(array, device, state.where)
+            return (forced or frameworks.by_name(saved_as or "numpy")).from_numpy(
+                array, device, state.where
+            )
 
         if names is not None:
-            return {name: leaf(name, _usual(state), "") for name in chosen}
-        return unflatten(state.skeleton, state, leaf, state.where)
-
-
-def _usual(state: State) -> str:
-    return str((state.skeleton or {}).get("framework", ""))
+            usual = str((state.skeleton or {}).get("framework", ""))
+            return {name: leaf(name, usual, "") for name in wanted}
+        return unflatten(state.skeleton, tensors, leaf, state.where)
 
 
 def _text_array(array: npt.NDArray[Any], kind: str) -> npt.NDArray[Any]:
@@ -251,7 +257,7 @@ def _write(
             where=location.where,
             cure="Choose another format, or accept it with lossy=True.",
         )
-    report = _reporter(progress, state.nbytes)
+    report = _reporter(progress, state)
     store = location.store
     try:
         for stream in chosen.encode(state, location, **options):
@@ -314,10 +320,12 @@ def convert(
         return _write(state, location, chosen, durable, lossy, progress, options)
 
 
-def _reporter(progress: ProgressReport | None, total: int) -> Callable[[int], None] | None:
+def _reporter(
+    progress: ProgressReport | None, tensors: Mapping[str, Tensor]
+) -> Callable[[int], None] | None:
     if progress is None:
         return None
-    done = 0
+    done, total = 0, sum(tensor.nbytes for tensor in tensors.values())
 
     def report(count: int) -> None:
         nonlocal done

@@ -47,11 +47,7 @@ class DType:
 
     def nbytes(self, count: int) -> int:
         """Give the bytes that `count` elements occupy (for `string`, of the offsets alone)."""
-        if self.kind == "string":
-            return 8 * (count + 1)
-        if self.kind == "bool":
-            return count
-        return -(-count * self.bits // 8)
+        return (count * self.bits + 7) // 8 if self.kind != "string" else 8 * (count + 1)
 
     def __repr__(self) -> str:
         return f"tensorkeep.dtype({self.name!r})"

@@ -56,8 +56,8 @@ def parse_notes(text: str | bytes, where: str) -> Notes:
         CorruptError: it is not one.
         UnsupportedError: it was written by a later version with a meaning not known here.
 
-    >>> parse_notes('{"version":1,"xxh3_128":{"w":"0123456789abcdef0123456789abcdef"}}', "example").digests
-    {'w': '0123456789abcdef0123456789abcdef'}
+    >>> parse_notes('{"version": 1, "metadata": {"epoch": 3}}', "example").metadata
+    {'epoch': 3}
     """
     document = parse_json(text, where, "tensorkeep metadata")
     if not isinstance(document, dict):

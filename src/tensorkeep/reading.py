@@ -13,9 +13,8 @@ import numpy.typing as npt
 import xxhash
 
 from tensorkeep.checksum import THREADS, digest, mismatch
-from tensorkeep.dtypes import STRING
+from tensorkeep.dtypes import STRING, DType
 from tensorkeep.source import Source
-from tensorkeep.state import State
 from tensorkeep.store import Progress
 from tensorkeep.tensor import Tensor
 
@@ -27,11 +26,10 @@ _WORTH_THREADS = 4 << 20
 
 
 def read_arrays(
-    state: State,
-    names: Iterable[str],
+    tensors: Mapping[str, Tensor],
     *,
     copy: bool = False,
-    verify: bool = False,
+    digests: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Read tensors as writable arrays that share nothing with the file.
@@ -39,35 +37,43 @@ def read_arrays(
     Mapped files give copy-on-write views, read when they are touched; `copy` reads them now, and
     everything else always is.
 
+    Args:
+        tensors: what to read, by name.
+        copy: read mapped files too.
+        digests: the XXH3-128 that tensors have to have, by name; the others are not checked.
+        progress: called with the number of bytes read since the last call.
+
     Raises:
-        CorruptError: with `verify`, a tensor's bytes are not those that were saved.
+        CorruptError: a tensor's bytes are not those that were saved.
     """
-    expected = state.digests if verify else {}
+    expected = digests or {}
+    arrays: dict[str, npt.NDArray[Any]] = {}
     mapped: dict[str, Tensor] = {}
     plain: dict[str, Tensor] = {}
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for name in names:
-        arrays[name] = None  # type: ignore[assignment]  # holds the place in the order
-        tensor = state[name]
-        if verify and name in state.checks:
-            state.checks[name]()
-        if tensor.dtype.packed or tensor.dtype is STRING or not tensor.nbytes:
+    maps: dict[Source, memoryview | None] = {}
+    alignments: dict[DType, int] = {}
+    for name, tensor in tensors.items():
+        kind, source, offset = tensor.dtype, tensor.source, tensor.offset
+        alignment = alignments.get(kind)
+        if alignment is None:
+            decoded = kind.packed or kind is STRING
+            alignment = alignments[kind] = 0 if decoded else kind.numpy.alignment
+        if not alignment or not tensor.nbytes:
             arrays[name] = _decoded(name, tensor, expected)
-        elif tensor.source.mapped and not copy and not tensor.offset % _align(tensor):
-            mapped[name] = tensor
-        else:
+            continue
+        if source not in maps:
+            maps[source] = None if copy or not source.mapped else source.private(0, source.size)
+        memory = maps[source]
+        if memory is None or offset % alignment:
             plain[name] = tensor
-    if mapped:
-        _map(mapped, arrays)
-        _verify_mapped(mapped, expected, state.where, progress)
+        else:
+            mapped[name] = tensor
+            arrays[name] = np.ndarray(tensor.shape, kind.numpy, memory, offset)
+    if mapped and expected:
+        _verify_mapped(mapped, expected, progress)
     if plain:
-        _read(plain, arrays, expected, state.where, progress)
+        _read(plain, arrays, expected, progress)
     return arrays
-
-
-def _align(tensor: Tensor) -> int:
-    kind = tensor.dtype.numpy
-    return kind.alignment
 
 
 def _decoded(name: str, tensor: Tensor, expected: Mapping[str, str]) -> npt.NDArray[Any]:
@@ -77,19 +83,9 @@ def _decoded(name: str, tensor: Tensor, expected: Mapping[str, str]) -> npt.NDAr
     return values if values.flags.writeable else values.copy()
 
 
-def _map(tensors: Mapping[str, Tensor], arrays: dict[str, npt.NDArray[Any]]) -> None:
-    views: dict[Source, memoryview] = {}
-    for name, tensor in tensors.items():
-        view = views.get(tensor.source)
-        if view is None:
-            view = views[tensor.source] = tensor.source.private(0, tensor.source.size)
-        arrays[name] = np.ndarray(tensor.shape, tensor.dtype.numpy, view, tensor.offset)
-
-
 def _verify_mapped(
     tensors: Mapping[str, Tensor],
     expected: Mapping[str, str],
-    where: str,
     progress: Progress | None,
 ) -> None:
     chosen = {name: tensor for name, tensor in tensors.items() if name in expected}
@@ -100,7 +96,7 @@ def _verify_mapped(
             chosen.items(), pool.map(digest, chosen.values()), strict=True
         ):
             if found != expected[name]:
-                raise mismatch(name, expected[name], found, where)
+                raise mismatch(name, expected[name], found, tensor.source.where)
             if progress is not None:
                 progress(tensor.nbytes)
 
@@ -118,7 +114,7 @@ class _Arena:
         """Allocate, and make the arrays; their bytes follow."""
         block = np.empty(self.stop - self.start + _ALIGN, np.uint8)
         # Keep the file's alignment where that aligns the tensors, as it nearly always does.
-        aligned = all(t.offset % _align(t) == 0 for _, t in self.rows)
+        aligned = all(t.offset % t.dtype.numpy.alignment == 0 for _, t in self.rows)
         shift = ((self.start if aligned else 0) - block.ctypes.data) % _ALIGN
         memory = block.data[shift : shift + self.stop - self.start]
         for name, tensor in self.rows:
@@ -136,7 +132,7 @@ def _arenas(tensors: Mapping[str, Tensor]) -> Iterator[_Arena]:
         arena: _Arena | None = None
         for name, tensor in rows:
             start, stop = tensor.offset, tensor.offset + tensor.nbytes
-            aligned = start % _align(tensor) == 0
+            aligned = start % tensor.dtype.numpy.alignment == 0
             if (
                 arena is not None
                 and aligned
@@ -160,13 +156,10 @@ def _read(
     tensors: Mapping[str, Tensor],
     arrays: dict[str, npt.NDArray[Any]],
     expected: Mapping[str, str],
-    where: str,
     progress: Progress | None,
 ) -> None:
     tasks = [
-        task
-        for arena in _arenas(tensors)
-        for task in _tasks(arena, arena.place(arrays), expected, where)
+        task for arena in _arenas(tensors) for task in _tasks(arena, arena.place(arrays), expected)
     ]
     if THREADS == 1 or sum(tensor.nbytes for tensor in tensors.values()) < _WORTH_THREADS:
         counts: Iterable[int] = (task() for task in tasks)
@@ -183,7 +176,7 @@ def _report(counts: Iterable[int], progress: Progress | None) -> None:
 
 
 def _tasks(
-    arena: _Arena, memory: memoryview, expected: Mapping[str, str], where: str
+    arena: _Arena, memory: memoryview, expected: Mapping[str, str]
 ) -> Iterator[Callable[[], int]]:
     """Split the reading of an arena into parts of a few megabytes, at tensors where they fit."""
 
@@ -202,7 +195,7 @@ def _tasks(
                 begin = tensor.offset - arena.start
                 found = xxhash.xxh3_128_hexdigest(memory[begin : begin + tensor.nbytes])
             if found != expected[name]:
-                raise mismatch(name, expected[name], found, where)
+                raise mismatch(name, expected[name], found, tensor.source.where)
         return stop - start
 
     group: list[tuple[str, Tensor]] = []

@@ -100,12 +100,10 @@ def _expand(index: Any, ndim: int) -> list[int | slice] | None:
             parts += [slice(None)] * (ndim - len(given) + 1)
         elif isinstance(part, slice):
             parts.append(part)
-        elif isinstance(part, bool | np.bool_) or not hasattr(part, "__index__"):
-            return None
-        elif getattr(part, "ndim", 0):
-            return None
-        else:
+        elif isinstance(part, int | np.integer) and not isinstance(part, bool):
             parts.append(operator.index(part))
+        else:
+            return None
     if len(parts) > ndim:
         raise ArgumentError(f"{len(parts)} indices for a tensor of {ndim} axes")
     return parts + [slice(None)] * (ndim - len(parts))

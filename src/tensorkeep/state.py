@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -71,6 +71,9 @@ class State(Mapping[str, Tensor]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors
+
+    def items(self) -> ItemsView[str, Tensor]:
+        return self._tensors.items()
 
     @property
     def nbytes(self) -> int:

@@ -50,6 +50,8 @@ class Store(ABC):
         """Take the bytes of a key; they replace the old ones at `commit`.
 
         Args:
+            key: what to keep them under.
+            chunks: the bytes, in order; taken one at a time.
             size: the total, where it is known before: space is then reserved at once.
             durable: have the bytes on the disk, not only in the page cache, at `commit`.
             progress: called with the number of bytes taken since the last call.

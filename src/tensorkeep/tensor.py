@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from tensorkeep.source import MemorySource, Source
 _PIECE = 16 << 20
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
     """A lazy array: `nbytes` bytes of `source` from `offset` on, in C order and little endian.
 
@@ -38,20 +36,49 @@ class Tensor:
     (Tensor(int16, (2, 3)), [4, 5])
     """
 
+    __slots__ = ("dtype", "nbytes", "offset", "shape", "source")
+
     dtype: DType
     shape: tuple[int, ...]
     source: Source
-    offset: int = 0
-    nbytes: int = -1
+    offset: int
+    nbytes: int
 
-    def __post_init__(self) -> None:
-        if any(axis < 0 for axis in self.shape):
-            raise CorruptError(f"shape {self.shape} has a negative axis", where=self.source.where)
-        least = self.dtype.nbytes(dtypes.count_of(self.shape))
+    def __init__(
+        self,
+        dtype: DType,
+        shape: tuple[int, ...],
+        source: Source,
+        offset: int = 0,
+        nbytes: int = -1,
+    ) -> None:
+        _SET_DTYPE(self, dtype)
+        _SET_SHAPE(self, shape)
+        _SET_SOURCE(self, source)
+        _SET_OFFSET(self, offset)
+        _SET_NBYTES(self, nbytes)
+        # The sound case first and alone: files of many thousand tensors pay for these lines.
+        least = dtype.nbytes(math.prod(shape))
+        for axis in shape:
+            if axis < 0:
+                raise CorruptError(f"shape {shape} has a negative axis", where=source.where)
+        if nbytes != least or not 0 <= offset <= offset + nbytes <= source.size:
+            self._check(least)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Tensor does not change; {name!r} cannot be set")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Tensor does not change; {name!r} cannot be deleted")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Tensor.of, (self.numpy(), self.source.where)
+
+    def _check(self, least: int) -> None:
         if self.nbytes < 0:
             if self.dtype is dtypes.STRING:
                 raise ArgumentError("a string tensor needs its nbytes", where=self.source.where)
-            object.__setattr__(self, "nbytes", least)
+            _SET_NBYTES(self, least)
         elif self.nbytes != least and (self.dtype is not dtypes.STRING or self.nbytes < least):
             raise CorruptError(
                 f"{self.dtype} of shape {self.shape} takes {least} bytes, not {self.nbytes}",
@@ -180,6 +207,14 @@ class Tensor:
         return f"Tensor({self.dtype}, {self.shape})"
 
 
+# An immutable object is made twice as fast through its slots as through object.__setattr__.
+_SET_DTYPE = Tensor.__dict__["dtype"].__set__
+_SET_SHAPE = Tensor.__dict__["shape"].__set__
+_SET_SOURCE = Tensor.__dict__["source"].__set__
+_SET_OFFSET = Tensor.__dict__["offset"].__set__
+_SET_NBYTES = Tensor.__dict__["nbytes"].__set__
+
+
 class _ArraySource(Source):
     """The canonical bytes of an array that has to be copied for them: strided, swapped or packed.
 
@@ -194,13 +229,15 @@ class _ArraySource(Source):
         super().__init__(kind.nbytes(array.size), where)
 
     def _read(self, start: int, stop: int) -> memoryview:
+        # Whole groups of elements that start and end on a byte.
         bits = self._kind.bits
         group = math.lcm(bits, 8) // bits
-        first = start * 8 // bits // group * group
-        last = min(-(-(-(-stop * 8 // bits)) // group) * group, self._array.size)
+        width = group * bits // 8
+        first = start // width * group
+        last = min(-(-stop // width) * group, self._array.size)
         values = _flat_range(self._array, first, last).astype(self._kind.numpy, copy=False)
         data = dtypes.pack(values, self._kind) if self._kind.packed else values.view(np.uint8)
-        skip = start - first * bits // 8
+        skip = start - first // group * width
         return data.data[skip : skip + stop - start].toreadonly()
 
 

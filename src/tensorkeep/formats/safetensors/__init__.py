@@ -1,0 +1,143 @@
+"""safetensors: a JSON header, then the tensors' bytes without gaps; alone or in shards.
+
+Tensors are ordered by element type, widest first, then by name, as the reference library orders
+them, so that every tensor is aligned to its element size. We pad the header so that the data starts
+at a multiple of 64 (`align=8` for the reference library's own padding).
+
+Element types that the format lacks are kept as U8 (complex128 as pairs of F64) and noted under
+`tensorkeep` in `__metadata__`, with the nesting, the metadata that is not text, and the digests.
+
+Facts from the format's README and reference library, version 0.8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tensorkeep.checksum import digests as digests_of
+from tensorkeep.checksum import mismatch
+from tensorkeep.dtypes import DTYPES
+from tensorkeep.errors import ArgumentError, MissingError
+from tensorkeep.format import Format, Stream
+from tensorkeep.formats.safetensors.header import SEAL
+from tensorkeep.formats.safetensors.shards import (
+    INDEX,
+    decode_index,
+    encode_index,
+    old_shards,
+    shard_names,
+    size_of,
+    split,
+)
+from tensorkeep.formats.safetensors.single import decode_file, encode_file
+from tensorkeep.notes import KEY, Notes
+from tensorkeep.state import Json, State
+from tensorkeep.store import Location
+
+
+def accepts(location: Location) -> bool:
+    """A header length that fits followed by `{`, an index of shards, or a folder of either."""
+    if not location.key:
+        return _in_folder(location) is not None
+    if location.name.endswith(INDEX):
+        return location.head.lstrip()[:1] == b"{"
+    head = location.head
+    length = int.from_bytes(head[:8], "little")
+    return head[8:9] == b"{" and 2 <= length <= location.source.size - 8
+
+
+def decode(location: Location) -> State:
+    """Read the header, or the index and its shards' headers."""
+    if not location.key:
+        found = _in_folder(location)
+        if found is None:
+            raise MissingError("holds no safetensors file", where=location.where)
+        location = Location(location.store, found)
+    if location.name.endswith(INDEX):
+        return decode_index(location)
+    return decode_file(location)
+
+
+def _in_folder(location: Location) -> str | None:
+    """Find the one file or index to open in a folder; None where there is none or a choice."""
+    names = []
+    for key in location.store.keys():
+        if "/" in key:
+            break
+        names.append(key)
+    for suffix in (INDEX, ".safetensors"):
+        found = [name for name in names if name.endswith(suffix)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            return None
+    return None
+
+
+def encode(
+    state: State,
+    location: Location,
+    *,
+    checksums: bool = True,
+    align: int = 64,
+    max_shard_size: int | str | None = None,
+) -> Iterator[Stream]:
+    """Write one file, or shards and their index.
+
+    Args:
+        state: what to write.
+        location: the file to write; with shards, the file they are named after.
+        checksums: keep an XXH3-128 of each tensor and of the header.
+        align: start the data at a multiple of this many bytes (a power of two, 8 at least).
+        max_shard_size: start another shard before one has more than this many bytes of tensors
+            ("5GB", "500MB", or a number).
+    """
+    if align < 8 or align & (align - 1):
+        raise ArgumentError(f"align has to be a power of two of at least 8, not {align}")
+    if "__metadata__" in state:
+        raise ArgumentError(
+            "safetensors keeps the name __metadata__ for itself", cure="Rename the tensor."
+        )
+    tensors = dict(state)
+    digests = digests_of(tensors) if checksums else {}
+    for name, value in digests.items():  # bytes that were read from a checked file
+        if state.digests.get(name, value) != value:
+            raise mismatch(name, state.digests[name], value, state.where)
+    notes = Notes(_not_text(state.metadata), state.skeleton, {}, digests)
+    texts = {k: v for k, v in state.metadata.items() if isinstance(v, str)}
+    old = old_shards(location)
+    index = location.name.removesuffix(".safetensors") + INDEX
+    if location.name.endswith(INDEX):
+        index, max_shard_size = location.name, max_shard_size or 5 * 10**9
+    parts = split(tensors, size_of(max_shard_size))
+    if len(parts) == 1 and not location.name.endswith(INDEX):
+        yield encode_file(location.key, tensors, notes, texts, align)
+        removed = {*old, index} if old else set()
+    else:
+        stem = index.removesuffix(INDEX)
+        files = shard_names(stem, len(parts), old)
+        weight_map = {name: file for file, part in zip(files, parts, strict=True) for name in part}
+        for file, part in zip(files, parts, strict=True):
+            own = Notes(digests={name: digests[name] for name in part if name in digests})
+            yield encode_file(location.sibling(file).key, part, own, texts, align)
+        yield encode_index(location.sibling(index).key, weight_map, notes, tensors)
+        removed = old - set(files)
+        if not location.name.endswith(INDEX):
+            removed |= {location.name}
+    for name in sorted(removed):
+        yield Stream(location.sibling(name).key, None)
+
+
+def _not_text(metadata: Mapping[str, Json]) -> dict[str, Json]:
+    reserved = (KEY, SEAL)
+    return {k: v for k, v in metadata.items() if not isinstance(v, str) or k in reserved}
+
+
+FORMAT = Format(
+    name="safetensors",
+    suffixes=(".safetensors",),
+    accepts=accepts,
+    decode=decode,
+    encode=encode,
+    holds=frozenset(DTYPES.values()),
+)

@@ -1,0 +1,199 @@
+"""Shards: several safetensors files, and the index that says which tensor is where.
+
+The index is the one that Hugging Face tools write and read: `{"metadata": {"total_size": N},
+"weight_map": {NAME: FILE}}`.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from tensorkeep.errors import ArgumentError, CorruptError, MissingError, UnsafeError
+from tensorkeep.format import Stream
+from tensorkeep.formats.safetensors.header import MAX_HEADER, SEAL, check_seal, seal, unsealed
+from tensorkeep.formats.safetensors.single import decode_file
+from tensorkeep.notes import KEY, Notes, parse_notes
+from tensorkeep.state import Json, State
+from tensorkeep.store import Location
+from tensorkeep.tensor import Tensor
+from tensorkeep.wire.text import parse_json
+
+INDEX = ".safetensors.index.json"
+
+
+def decode_index(location: Location) -> State:
+    """Read an index and the headers of its shards, and check each against the other."""
+    where = location.where
+    document = _read_index(location)
+    weight_map: dict[str, str] = document["weight_map"]
+    files = list(dict.fromkeys(weight_map.values()))
+    _refuse_strays(location, files)
+    shards: dict[str, State] = {}
+    opened: list[State] = []
+
+    def close() -> None:
+        for shard in opened:
+            shard.close()
+        location.close()
+
+    try:
+        for file in files:
+            shards[file] = decode_file(location.sibling(file))
+            opened.append(shards[file])
+        tensors: dict[str, Tensor] = {}
+        digests: dict[str, str] = {}
+        metadata: dict[str, Json] = {}
+        for name, file in weight_map.items():
+            shard = shards[file]
+            if name not in shard:
+                raise CorruptError(
+                    f"the index puts {name!r} in {file}, where it is not", where=where
+                )
+            tensors[name] = shard[name]
+            if name in shard.digests:
+                digests[name] = shard.digests[name]
+        for file, shard in shards.items():
+            metadata.update(shard.metadata)
+            for name in shard:
+                if weight_map.get(name) != file:
+                    raise CorruptError(
+                        f"{file} holds {name!r}, which the index does not place there", where=where
+                    )
+    except BaseException:
+        close()
+        raise
+    extra = document.get("metadata")
+    extra = extra if isinstance(extra, dict) else {}
+    if digests and SEAL not in extra:
+        close()
+        raise CorruptError("the index's own digest is gone", where=where)
+    notes = parse_notes(extra[KEY], where) if isinstance(extra.get(KEY), str) else Notes()
+    return State(
+        tensors,
+        metadata={**metadata, **notes.metadata},
+        skeleton=notes.skeleton,
+        digests=digests,
+        format="safetensors",
+        where=where,
+        close=close,
+    )
+
+
+def _read_index(location: Location) -> dict[str, Any]:
+    source, where = location.source, location.where
+    if source.size > MAX_HEADER:
+        raise UnsafeError(f"an index of {source.size:,} bytes is over the limit", where=where)
+    document = parse_json(source.read(0, source.size), where, "index")
+    if not isinstance(document, dict) or not isinstance(document.get("weight_map"), dict):
+        raise CorruptError("the index has no weight_map", where=where)
+    extra = document.get("metadata")
+    if isinstance(extra, dict) and SEAL in extra:
+        check_seal(source.read(0, source.size), extra[SEAL], where)
+    for name, file in document["weight_map"].items():
+        if not isinstance(file, str):
+            raise CorruptError(f"the index gives {file!r} as the file of {name!r}", where=where)
+        if not file.endswith(".safetensors"):
+            raise UnsafeError(
+                f"the index names {file!r}, which is not a safetensors file", where=where
+            )
+    return document
+
+
+_SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.safetensors")
+
+
+def _refuse_strays(location: Location, files: list[str]) -> None:
+    """Refuse a shard of the same series that the index does not know: one of the two is stale."""
+    series = {m.groups() for file in files if (m := _SHARD.fullmatch(file))}
+    folder = posixpath.dirname(location.key)
+    for key in location.store.keys(f"{folder}/" if folder else ""):
+        name = key[len(folder) + 1 :] if folder else key
+        if "/" in name:
+            break
+        match = _SHARD.fullmatch(name)
+        if match and match.groups() in series and name not in files:
+            raise CorruptError(
+                f"the shard {name} lies beside the index, which does not know it",
+                where=location.where,
+                cure="Remove it, or fetch the index that belongs to it.",
+            )
+
+
+def encode_index(
+    key: str, weight_map: Mapping[str, str], notes: Notes, tensors: Mapping[str, Tensor]
+) -> Stream:
+    """Write the index."""
+    metadata: dict[str, Json] = {"total_size": sum(t.nbytes for t in tensors.values())}
+    if noted := replace(notes, digests={}).dump():
+        metadata[KEY] = noted
+    if notes.digests:
+        metadata[SEAL] = unsealed()
+    document = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
+    data = seal(f"{json.dumps(document, indent=2, ensure_ascii=False)}\n".encode())
+    return Stream(key, [data], len(data))
+
+
+def split(tensors: Mapping[str, Tensor], limit: int | None) -> list[dict[str, Tensor]]:
+    """Fill shards in order, each up to the limit or with one tensor that is larger."""
+    parts: list[dict[str, Tensor]] = [{}]
+    filled = 0
+    for name, tensor in tensors.items():
+        if limit is not None and parts[-1] and filled + tensor.nbytes > limit:
+            parts.append({})
+            filled = 0
+        parts[-1][name] = tensor
+        filled += tensor.nbytes
+    return parts
+
+
+def old_shards(location: Location) -> set[str]:
+    """List the shards of the index that this save replaces."""
+    name = location.name
+    index = name if name.endswith(INDEX) else name.removesuffix(".safetensors") + INDEX
+    old = location.sibling(index)
+    try:
+        return set(_read_index(old)["weight_map"].values())
+    except (MissingError, CorruptError, UnsafeError):
+        return set()
+    finally:
+        old.close()
+
+
+def shard_names(stem: str, count: int, taken: Iterable[str]) -> list[str]:
+    """Name shards so that none replaces one that the old index still needs."""
+    taken = set(taken)
+    for generation in range(len(taken) + 1):
+        head = f"{stem}.{generation}" if generation else stem
+        names = [f"{head}-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
+        if taken.isdisjoint(names):
+            break
+    return names
+
+
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+
+
+def size_of(value: int | str | None) -> int | None:
+    """Read a number of bytes such as "5GB" or "512MiB"."""
+    if value is None or (isinstance(value, int) and value > 0):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(value).strip())
+    if match is None or match[2].upper() not in _UNITS or not float(match[1]):
+        raise ArgumentError(f"{value!r} is not a size", cure='Use a number, or such as "5GB".')
+    return int(float(match[1]) * _UNITS[match[2].upper()])

@@ -1,0 +1,134 @@
+"""One safetensors file: its header's tensors as lazy ones, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from tensorkeep import dtypes
+from tensorkeep.dtypes import DType
+from tensorkeep.errors import CorruptError, UnsafeError
+from tensorkeep.format import Stream
+from tensorkeep.formats.safetensors.header import (
+    CODES,
+    MAX_HEADER,
+    SEAL,
+    Header,
+    build_header,
+    check_seal,
+    parse_header,
+    unsealed,
+)
+from tensorkeep.notes import KEY, Notes, parse_notes
+from tensorkeep.source import Source
+from tensorkeep.state import Json, State
+from tensorkeep.store import Chunk, Location
+from tensorkeep.tensor import Tensor
+
+_CODE_OF = {kind: code for code, kind in CODES.items()}
+_RANK = {code: rank for rank, code in enumerate(CODES)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensors(Mapping[str, Tensor]):
+    """The tensors of one file, made when they are asked for."""
+
+    header: Header
+    source: Source
+    data: int  # where the data starts
+
+    def __getitem__(self, name: str) -> Tensor:
+        kind = self.header.kinds[name]
+        start = self.data + self.header.starts[name]
+        return Tensor(kind.dtype, kind.shape, self.source, start, kind.nbytes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.header.kinds)
+
+    def __len__(self) -> int:
+        return len(self.header.kinds)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.header.kinds
+
+
+def decode_file(location: Location) -> State:
+    """Read the header of one file."""
+    source, where = location.source, location.where
+    if source.size < 10:
+        raise CorruptError(f"{source.size} bytes are too few for a safetensors file", where=where)
+    length = int.from_bytes(source.read(0, 8), "little")
+    if length > source.size - 8:
+        raise CorruptError(
+            f"its header should be {length:,} bytes long, but the file ends after "
+            f"{source.size - 8:,}",
+            where=where,
+            cure="It is cut short, or not a safetensors file.",
+        )
+    if length > MAX_HEADER:
+        raise UnsafeError(
+            f"its header of {length:,} bytes is over the limit of {MAX_HEADER:,}", where=where
+        )
+    data = 8 + length
+    header = parse_header(bytes(source.read(8, data)), source.size - data, where)
+    texts = header.texts
+    check_seal(source.read(0, data), texts.get(SEAL), where)
+    notes = parse_notes(texts[KEY], where) if KEY in texts else Notes()
+    if notes.digests and SEAL not in texts:
+        raise CorruptError("the header's own digest is gone", where=where)
+    tensors: Mapping[str, Tensor] = _Tensors(header, source, data)
+    if notes.stored:
+        tensors = {name: _restore(t, notes.stored.get(name)) for name, t in tensors.items()}
+    metadata: dict[str, Json] = {k: v for k, v in texts.items() if k not in (KEY, SEAL)}
+    return State(
+        tensors,
+        metadata={**metadata, **notes.metadata},
+        skeleton=notes.skeleton,
+        digests=notes.digests,
+        format="safetensors",
+        where=where,
+        close=location.close,
+    )
+
+
+def _restore(tensor: Tensor, stored: tuple[DType, tuple[int, ...]] | None) -> Tensor:
+    """Give a tensor the element type that it was kept instead of."""
+    if stored is None:
+        return tensor
+    kind, shape = stored
+    return Tensor(kind, shape, tensor.source, tensor.offset, tensor.nbytes)
+
+
+def encode_file(
+    key: str, tensors: Mapping[str, Tensor], notes: Notes, texts: Mapping[str, str], align: int
+) -> Stream:
+    """Write one file: header, then the tensors in the reference library's order."""
+    rows = [(name, t, *_storage(t)) for name, t in tensors.items()]
+    rows.sort(key=lambda row: (-_RANK[row[2]], row[0]))
+    stored = {name: (t.dtype, t.shape) for name, t, code, _ in rows if CODES[code] is not t.dtype}
+    kept = {key: texts[key] for key in sorted(texts)}
+    if document := replace(notes, stored=stored).dump():
+        kept[KEY] = document
+    if notes.digests:
+        kept[SEAL] = unsealed()
+    head = build_header(
+        ((name, code, shape, t.nbytes) for name, t, code, shape in rows), kept, align
+    )
+
+    def chunks() -> Iterator[Chunk]:
+        yield head
+        for _, tensor, _, _ in rows:
+            yield from tensor.pieces()
+
+    return Stream(key, chunks(), len(head) + sum(tensor.nbytes for _, tensor, _, _ in rows))
+
+
+def _storage(tensor: Tensor) -> tuple[str, tuple[int, ...]]:
+    """Choose the code and shape that a tensor is stored as."""
+    kind = tensor.dtype
+    code = _CODE_OF.get(kind)
+    if code is not None and not (kind.packed and tensor.size * kind.bits % 8):
+        return code, tensor.shape
+    if kind is dtypes.COMPLEX128:
+        return "F64", (*tensor.shape, 2)
+    return "U8", (tensor.nbytes,)
