@@ -119,9 +119,21 @@ def dtype(value: str | DType | npt.DTypeLike) -> DType:
     except TypeError:
         cure = f"Use one of {', '.join(DTYPES)}."
         raise ArgumentError(f"no element type is called {value!r}", cure=cure) from None
-    native = found.newbyteorder("=")
-    if native in _BY_NUMPY:
-        return _BY_NUMPY[native]
+    return of_numpy(found)
+
+
+def of_numpy(found: np.dtype[Any]) -> DType:
+    """Find the element type that holds a NumPy dtype of any byte order.
+
+    Raises:
+        UnsupportedError: none does (object, structured, datetime).
+
+    >>> of_numpy(np.dtype(">i4")).name
+    'int32'
+    """
+    row = _BY_NUMPY.get(found) or _BY_NUMPY.get(found.newbyteorder("="))
+    if row is not None:
+        return row
     if found.kind in "US":
         return STRING
     raise UnsupportedError(

@@ -96,7 +96,7 @@ class MemorySource(Source):
         view = memoryview(data)
         if view.format != "B" or view.ndim != 1:
             view = view.cast("B")
-        self._view = view.toreadonly()
+        self._view = view if view.readonly else view.toreadonly()
         super().__init__(view.nbytes, where)
 
     def _read(self, start: int, stop: int) -> memoryview:

@@ -153,7 +153,7 @@ def name_problem(name: str) -> str:
     """
     if "\0" in name:
         return "holds a NUL"
-    if ".." in name.replace("\\", "/").split("/"):
+    if ".." in name and ".." in name.replace("\\", "/").split("/"):
         return "has .. as a folder"
     if len(name) > MAX_NAME // 4 and len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
         return f"is longer than {MAX_NAME} bytes"

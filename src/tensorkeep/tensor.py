@@ -111,10 +111,11 @@ class Tensor:
                 ) from None
             source = MemorySource(data, where)
             return Tensor(dtypes.STRING, values.shape, source, 0, len(data))
-        kind = dtypes.dtype(values.dtype)
+        kind = dtypes.of_numpy(values.dtype)
         if values.flags.c_contiguous and not kind.packed and values.dtype.isnative:
-            view = values.reshape(-1).view(np.uint8).data if values.size else b""
-            return Tensor(kind, values.shape, MemorySource(view, where))
+            flat = values.reshape(-1).view(np.uint8)
+            flat.setflags(write=False)
+            return Tensor(kind, values.shape, MemorySource(flat.data, where))
         return Tensor(kind, values.shape, _ArraySource(values, kind, where))
 
     @property

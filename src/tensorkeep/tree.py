@@ -24,10 +24,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import math
 import sys
 from collections import OrderedDict, namedtuple
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -78,67 +79,36 @@ class _Flatten:
         self.to_array = to_array
         self.tensors: dict[str, Tensor] = {}
         self.usual = ""  # the framework of the first array, which leaves need not repeat
-        self._kept: dict[tuple[Any, ...], str] = {}
+        self._kept: dict[tuple[Any, ...], tuple[str, np.dtype[Any] | None]] = {}
         self._alive: list[Any] = []  # so that no address is used twice
 
     def node(self, value: Any, path: tuple[str, ...], depth: int) -> Any:
-        kind = type(value)
-        if value is None or kind is bool:
-            return value
-        if kind is int:
-            return value if abs(value) < _EXACT_INT else {"$int": hex(value)}
-        if kind is float:
-            return value if math.isfinite(value) else {"$float": repr(value)}
-        if kind is str:
-            return self._text(value, path)
+        """Give the skeleton of a value, and keep its arrays."""
+        if type(value) is np.ndarray:  # by far the most frequent, so asked first
+            return self._array("numpy", value, path)
         if depth > MAX_DEPTH:
             raise self._refuse(
                 path, f"is nested deeper than {MAX_DEPTH} levels", "Does a container hold itself?"
             )
-        if kind is dict:
-            return self._dict(value, path, depth)
-        if kind is list:
-            return [self.node(v, (*path, str(i)), depth + 1) for i, v in enumerate(value)]
-        if kind is tuple:
-            return {
-                "$tuple": [self.node(v, (*path, str(i)), depth + 1) for i, v in enumerate(value)]
-            }
-        if kind is complex:
-            return {"$complex": [self.node(part, path, depth) for part in (value.real, value.imag)]}
-        if kind is bytes:
-            if len(value) <= _INLINE_BYTES:
-                return {"$bytes": base64.b64encode(value).decode()}
-            return {"$bytes": self._keep(np.frombuffer(value, np.uint8), path)}
+        walk = _WALKERS.get(type(value))
+        if walk is not None:
+            return walk(self, value, path, depth)
         if isinstance(value, np.generic):
             scalar = np.asarray(value)
             special = {"numpy": _text_dtype(scalar)} if scalar.dtype.kind in "US" else {}
             return {"$scalar": self._keep(scalar, path), **special}
-        if kind is OrderedDict:
-            return {"$ordereddict": self._pairs(value, path, depth)}
-        if isinstance(value, tuple) and hasattr(kind, "_fields"):
-            fields = zip(kind._fields, value, strict=True)
-            return {
-                "$namedtuple": [
-                    kind.__module__,
-                    kind.__qualname__,
-                    {f: self.node(v, (*path, f), depth + 1) for f, v in fields},
-                ]
-            }
-        return self._array(value, path)
-
-    def _array(self, value: Any, path: tuple[str, ...]) -> Any:
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return self._namedtuple(value, path, depth)
         found = self.to_array(value, _place(path))
         if found is None:
             raise self._refuse(
                 path,
                 f"is a {type(value).__module__}.{type(value).__qualname__}, which is not kept",
-                _CURES.get(
-                    type(value).__name__,
-                    "Turn it into arrays, numbers, text, dicts or "
-                    "lists; for a model, pass what its state_dict() gives.",
-                ),
+                _CURES.get(type(value).__name__, _ANY_CURE),
             )
-        framework, array = found
+        return self._array(*found, path)
+
+    def _array(self, framework: str, array: npt.NDArray[Any], path: tuple[str, ...]) -> Any:
         self.usual = self.usual or framework
         leaf = self._keep(array, path, tie=True)
         special: dict[str, Json] = {}
@@ -148,26 +118,58 @@ class _Flatten:
             special["numpy"] = _text_dtype(array)
         return {"$array": leaf, **special} if special else leaf
 
-    def _text(self, text: str, path: tuple[str, ...]) -> str:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
+    def _scalar(self, value: Any, path: tuple[str, ...], depth: int) -> Any:
+        return value
+
+    def _int(self, value: int, path: tuple[str, ...], depth: int) -> Any:
+        return value if abs(value) < _EXACT_INT else {"$int": hex(value)}
+
+    def _float(self, value: float, path: tuple[str, ...], depth: int) -> Any:
+        return value if math.isfinite(value) else {"$float": repr(value)}
+
+    def _complex(self, value: complex, path: tuple[str, ...], depth: int) -> Any:
+        return {"$complex": [self._float(part, path, depth) for part in (value.real, value.imag)]}
+
+    def _bytes(self, value: bytes, path: tuple[str, ...], depth: int) -> Any:
+        if len(value) <= _INLINE_BYTES:
+            return {"$bytes": base64.b64encode(value).decode()}
+        return {"$bytes": self._keep(np.frombuffer(value, np.uint8), path)}
+
+    def _list(self, value: Iterable[Any], path: tuple[str, ...], depth: int) -> Any:
+        return [self.node(v, (*path, str(i)), depth + 1) for i, v in enumerate(value)]
+
+    def _tuple(self, value: Iterable[Any], path: tuple[str, ...], depth: int) -> Any:
+        return {"$tuple": self._list(value, path, depth)}
+
+    def _namedtuple(self, value: Any, path: tuple[str, ...], depth: int) -> Any:
+        kind = type(value)
+        fields = {
+            field: self.node(child, (*path, field), depth + 1)
+            for field, child in zip(kind._fields, value, strict=True)
+        }
+        return {"$namedtuple": [kind.__module__, kind.__qualname__, fields]}
+
+    def _text(self, text: str, path: tuple[str, ...], depth: int) -> str:
+        if not text.isascii() and not _is_utf8(text):
             raise self._refuse(
                 path,
                 "is a str with a lone surrogate, which is not text",
                 "Encode it to bytes first.",
-            ) from None
+            )
         return f"${text}" if text.startswith("$") else text
 
     def _dict(self, value: dict[Any, Any], path: tuple[str, ...], depth: int) -> Any:
         if all(type(key) is str and not key.startswith("$") for key in value):
             return {
-                self._text(key, path): self.node(child, (*path, key), depth + 1)
+                self._text(key, path, depth): self.node(child, (*path, key), depth + 1)
                 for key, child in value.items()
             }
         return {"$dict": self._pairs(value, path, depth)}
 
-    def _pairs(self, value: Mapping[Any, Any], path: tuple[str, ...], depth: int) -> list[Any]:
+    def _ordereddict(self, value: dict[Any, Any], path: tuple[str, ...], depth: int) -> Any:
+        return {"$ordereddict": self._pairs(value, path, depth)}
+
+    def _pairs(self, value: dict[Any, Any], path: tuple[str, ...], depth: int) -> list[Any]:
         pairs = []
         for key, child in value.items():
             if not _plain_key(key):
@@ -184,20 +186,22 @@ class _Flatten:
     def _keep(self, array: npt.NDArray[Any], path: tuple[str, ...], *, tie: bool = False) -> str:
         """Name an array's tensor, or find the one that already holds the same memory."""
         wanted = ".".join(path) or ROOT
+        memory: tuple[Any, ...] = ()
         if tie and array.size:
-            key = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype)
-            if key in self._kept:
-                return f"$:{self._kept[key]}"
-        name = wanted
-        if name == _RESERVED or name in self.tensors or name_problem(name) or not _utf8(name):
-            base = f"tensor-{len(self.tensors)}" if name_problem(name) or not _utf8(name) else name
-            name = next(n for i in range(2, 10**9) if (n := f"{base}~{i}") not in self.tensors)
+            memory = (array.__array_interface__["data"][0], array.shape, array.strides)
+            name, dtype = self._kept.get(memory, ("", None))
+            if dtype is not None and dtype == array.dtype:
+                return f"$:{name}"
+        name = wanted if _is_good_name(wanted) else f"tensor-{len(self.tensors)}"
+        if name in self.tensors:
+            numbered = (f"{name}~{i}" for i in itertools.count(2))
+            name = next(n for n in numbered if n not in self.tensors)
         try:
-            self.tensors[name] = Tensor.of(array, _place(path))
+            self.tensors[name] = Tensor.of(array)
         except UnsupportedError as error:
             raise self._refuse(path, error.problem, error.cure) from None
-        if tie and array.size:
-            self._kept[key] = name
+        if memory:
+            self._kept[memory] = (name, array.dtype)
             self._alive.append(array)
         return "$" if name == wanted else f"$:{name}"
 
@@ -205,6 +209,23 @@ class _Flatten:
         return UnsupportedError(problem, where=_place(path), cure=cure)
 
 
+_WALKERS: dict[type, Callable[[_Flatten, Any, tuple[str, ...], int], Any]] = {
+    type(None): _Flatten._scalar,
+    bool: _Flatten._scalar,
+    int: _Flatten._int,
+    float: _Flatten._float,
+    complex: _Flatten._complex,
+    str: _Flatten._text,
+    bytes: _Flatten._bytes,
+    list: _Flatten._list,
+    tuple: _Flatten._tuple,
+    dict: _Flatten._dict,
+    OrderedDict: _Flatten._ordereddict,
+}
+_ANY_CURE = (
+    "Turn it into arrays, numbers, text, dicts or lists; for a model, pass what its state_dict() "
+    "gives."
+)
 _CURES = {
     "set": "Use a sorted list.",
     "frozenset": "Use a sorted list.",
@@ -361,9 +382,14 @@ def _place(path: tuple[str, ...]) -> str:
     return ".".join(path) or "the state"
 
 
-def _utf8(name: str) -> bool:
+def _is_utf8(text: str) -> bool:
     try:
-        name.encode()
+        text.encode()
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _is_good_name(name: str) -> bool:
+    """Say whether a tensor can be called so in every format."""
+    return (name.isascii() or _is_utf8(name)) and name != _RESERVED and not name_problem(name)
