@@ -46,6 +46,7 @@ def open(target: Target, *, format: str | None = None) -> State:
     """
     location = locate(target)
     try:
+        location = formats.find(location)
         chosen = formats.by_name(format) if format else formats.detect(location)
         return _decode(chosen, location)
     except MissingError as error:

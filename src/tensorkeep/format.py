@@ -19,6 +19,10 @@ class Stream:
     size: int | None = None
 
 
+def _nowhere(location: Location) -> Location | None:
+    return None
+
+
 def _nothing(state: State) -> list[str]:
     return []
 
@@ -34,6 +38,8 @@ class Format:
             the same location.
         decode: gives the lazy state; reads no more than headers.
         encode: gives the streams to write; takes the state, the location and keyword options.
+        instead: gives where a state is kept when nothing has its very name (an index of shards), or
+            None.
         losses: says what of a state the format cannot hold, a sentence each.
         holds: the element types that it keeps.
         corruption: exceptions of other libraries that mean damaged bytes.
@@ -45,6 +51,7 @@ class Format:
     accepts: Callable[[Location], bool]
     decode: Callable[[Location], State]
     encode: Callable[..., Iterator[Stream]]
+    instead: Callable[[Location], Location | None] = _nowhere
     losses: Callable[[State], list[str]] = _nothing
     holds: frozenset[DType] = field(default_factory=frozenset)
     corruption: tuple[type[Exception], ...] = (RecursionError,)

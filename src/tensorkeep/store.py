@@ -129,7 +129,6 @@ class Location:
             not name
             or "\0" in name
             or "\\" in name
-            or ":" in parts[0]
             or any(part in ("", ".", "..") for part in parts)
             or any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in parts)
         ):
@@ -137,11 +136,15 @@ class Location:
             raise UnsafeError(
                 f"names the file {shown!r}, which is not inside its own folder", where=self.where
             )
-        folder = posixpath.dirname(self.key)
-        return Location(self.store, f"{folder}/{name}" if folder else name)
+        return self.beside(name)
+
+    def beside(self, name: str) -> Location:
+        """Give the location of a name of our own choice in the same folder."""
+        return Location(self.store, posixpath.join(posixpath.dirname(self.key), name))
 
     def close(self) -> None:
         """Close the bytes if they were opened."""
-        opened = self.__dict__.get("source")
+        self.__dict__.pop("head", None)
+        opened = self.__dict__.pop("source", None)  # a later use opens it again
         if opened is not None:
             opened.close()

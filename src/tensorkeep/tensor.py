@@ -113,9 +113,7 @@ class Tensor:
             return Tensor(dtypes.STRING, values.shape, source, 0, len(data))
         kind = dtypes.of_numpy(values.dtype)
         if values.flags.c_contiguous and not kind.packed and values.dtype.isnative:
-            flat = values.reshape(-1).view(np.uint8)
-            flat.setflags(write=False)
-            return Tensor(kind, values.shape, MemorySource(flat.data, where))
+            return Tensor(kind, values.shape, _PlainSource(values, where))
         return Tensor(kind, values.shape, _ArraySource(values, kind, where))
 
     @property
@@ -134,6 +132,9 @@ class Tensor:
 
     def pieces(self, size: int = _PIECE) -> Iterator[memoryview]:
         """Give the canonical bytes in order, `size` bytes at a time."""
+        if self.nbytes <= size:
+            yield self.read()
+            return
         for start in range(0, self.nbytes, size):
             stop = min(start + size, self.nbytes)
             yield self.source.read(self.offset + start, self.offset + stop)
@@ -214,6 +215,23 @@ _SET_SHAPE = Tensor.__dict__["shape"].__set__
 _SET_SOURCE = Tensor.__dict__["source"].__set__
 _SET_OFFSET = Tensor.__dict__["offset"].__set__
 _SET_NBYTES = Tensor.__dict__["nbytes"].__set__
+
+
+class _PlainSource(Source):
+    """The bytes of an array whose memory is canonical already."""
+
+    __slots__ = ("_array",)
+
+    def __init__(self, array: npt.NDArray[Any], where: str) -> None:
+        self._array = array
+        super().__init__(array.nbytes, where)
+
+    def _read(self, start: int, stop: int) -> memoryview:
+        if start == stop:
+            return memoryview(b"")
+        flat = self._array.reshape(-1).view(np.uint8)
+        flat.setflags(write=False)
+        return flat.data[start:stop]
 
 
 class _ArraySource(Source):

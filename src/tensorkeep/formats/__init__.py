@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from tensorkeep.errors import ArgumentError, CorruptError, UnknownFormatError, UnsupportedError
+from tensorkeep.errors import (
+    ArgumentError,
+    CorruptError,
+    MissingError,
+    UnknownFormatError,
+    UnsupportedError,
+)
 from tensorkeep.format import Format
 from tensorkeep.formats import safetensors
 from tensorkeep.store import Location
@@ -29,6 +35,10 @@ def for_writing(location: Location) -> Format:
     Raises:
         ArgumentError: the ending means none.
     """
+    if not location.key:
+        raise ArgumentError(
+            "is a folder", where=location.where, cure="Give the name of a file in it."
+        )
     found = _by_suffix(location)
     if found is None:
         endings = ", ".join(format.suffixes[0] for format in FORMATS.values())
@@ -69,6 +79,25 @@ def detect(location: Location) -> Format:
         f"is none of the formats known ({_listed()}); it starts with {location.head[:16]!r}",
         where=location.where,
     )
+
+
+def find(location: Location) -> Location:
+    """Give the location itself, or the one that a format keeps instead of it.
+
+    Raises:
+        MissingError: there is neither.
+    """
+    if not location.key:
+        return location
+    try:
+        _ = location.source
+    except MissingError:
+        others = (format.instead(location) for format in FORMATS.values())
+        other = next((other for other in others if other is not None), None)
+        if other is None:
+            raise
+        return other
+    return location
 
 
 def _by_suffix(location: Location) -> Format | None:

@@ -57,19 +57,24 @@ class FileStore(Store):
         self._deleted: list[str] = []
 
     def keys(self, prefix: str = "") -> Iterator[str]:
-        yield from (key for key in self._walk("") if key.startswith(prefix))
+        """Give the files of each folder in the order of their names, then those below it."""
+        return self._walk("", prefix)
 
-    def _walk(self, below: str) -> Iterator[str]:
+    def _walk(self, below: str, prefix: str) -> Iterator[str]:
         try:
             entries = sorted(os.scandir(self.folder / below), key=lambda entry: entry.name)
         except FileNotFoundError:
             raise MissingError("there is no such folder", where=self.where) from None
         except OSError as error:
             raise StoreError(f"cannot be listed: {error.strerror}", where=self.where) from error
-        yield from (below + e.name for e in entries if e.is_file() and not _is_temporary(e.name))
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(f"{below}{entry.name}/")
+            key = below + entry.name
+            if key.startswith(prefix) and entry.is_file() and not _is_temporary(entry.name):
+                yield key
+        for entry in entries:
+            folder = f"{below}{entry.name}/"
+            if folder.startswith(prefix[: len(folder)]) and entry.is_dir(follow_symlinks=False):
+                yield from self._walk(folder, prefix)
 
     def get(self, key: str) -> Source:
         path = self.folder / key

@@ -58,6 +58,14 @@ def decode(location: Location) -> State:
     return decode_file(location)
 
 
+def instead(location: Location) -> Location | None:
+    """Give the index of the shards that a name stands for."""
+    if location.suffix != ".safetensors":
+        return None
+    index = location.beside(location.name.removesuffix(".safetensors") + INDEX)
+    return index if any(True for _ in index.store.keys(index.key)) else None
+
+
 def _in_folder(location: Location) -> str | None:
     """Find the one file or index to open in a folder; None where there is none or a choice."""
     names = []
@@ -119,13 +127,13 @@ def encode(
         weight_map = {name: file for file, part in zip(files, parts, strict=True) for name in part}
         for file, part in zip(files, parts, strict=True):
             own = Notes(digests={name: digests[name] for name in part if name in digests})
-            yield encode_file(location.sibling(file).key, part, own, texts, align)
-        yield encode_index(location.sibling(index).key, weight_map, notes, tensors)
+            yield encode_file(location.beside(file).key, part, own, texts, align)
+        yield encode_index(location.beside(index).key, weight_map, notes, tensors)
         removed = old - set(files)
         if not location.name.endswith(INDEX):
             removed |= {location.name}
     for name in sorted(removed):
-        yield Stream(location.sibling(name).key, None)
+        yield Stream(location.beside(name).key, None)
 
 
 def _not_text(metadata: Mapping[str, Json]) -> dict[str, Json]:
@@ -139,5 +147,6 @@ FORMAT = Format(
     accepts=accepts,
     decode=decode,
     encode=encode,
+    instead=instead,
     holds=frozenset(DTYPES.values()),
 )

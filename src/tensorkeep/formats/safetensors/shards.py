@@ -155,7 +155,7 @@ def old_shards(location: Location) -> set[str]:
     """List the shards of the index that this save replaces."""
     name = location.name
     index = name if name.endswith(INDEX) else name.removesuffix(".safetensors") + INDEX
-    old = location.sibling(index)
+    old = location.beside(index)
     try:
         return set(_read_index(old)["weight_map"].values())
     except (MissingError, CorruptError, UnsafeError):
