@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tensorkeep as tk
+from tensorkeep.demo import Summary, network, process, run
+from tensorkeep.demo.digits import FILE, Digits, draw, training_and_held_out
+from tensorkeep.demo.training import start, train_epoch
+from tensorkeep.errors import ArgumentError, StoreError, TensorKeepError
+from tensorkeep.formats import FORMATS
+
+
+@dataclass(frozen=True)
+class Told:
+    summary: Summary
+    folder: Path
+    lines: list[str]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
+    lines: list[str] = []
+    return Told(run(folder, say=lines.append), folder, lines)
+
+
+def test_digits_are_the_published_ones() -> None:
+    arrays = tk.load(FILE)
+    assert arrays["images"].shape == (1797, 8, 8)
+    assert arrays["images"].dtype == arrays["labels"].dtype == np.uint8
+    assert arrays["images"].min() == 0
+    assert arrays["images"].max() == 16
+    counts = np.bincount(arrays["labels"]).tolist()
+    assert counts == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    notice = FILE.with_name("LICENSE-digits.txt").read_text()
+    assert all(part in notice for part in ("Alpaydin", "Kaynak", "10.24432/C50P49", "CC BY 4.0"))
+
+
+def test_nothing_is_both_trained_on_and_held_out() -> None:
+    training, held_out = training_and_held_out()
+    assert len(training) + len(held_out) == 1797
+    assert 0.19 < len(held_out) / 1797 < 0.21
+    assert set(held_out.labels.tolist()) == set(range(10))
+    seen = {image.tobytes() for image in training.images}
+    assert not any(image.tobytes() in seen for image in held_out.images)
+
+
+def test_gradients_are_the_slopes_of_the_loss() -> None:
+    rng = np.random.default_rng(3)
+    weights = {name: array.astype(np.float64) for name, array in network.initial(rng).items()}
+    images = rng.random((5, 8, 8))
+    labels = np.array([1, 0, 9, 4, 4])
+    _, gradients = network.loss_and_gradients(weights, images, labels)
+    for name, array in weights.items():
+        for index in rng.integers(array.size, size=6):
+            flat = array.reshape(-1)
+            kept, step = flat[index], 1e-6
+            flat[index] = kept + step
+            above, _ = network.loss_and_gradients(weights, images, labels)
+            flat[index] = kept - step
+            below, _ = network.loss_and_gradients(weights, images, labels)
+            flat[index] = kept
+            slope = (above - below) / (2 * step)
+            assert gradients[name].reshape(-1)[index] == pytest.approx(slope, rel=1e-4, abs=1e-7)
+
+
+def test_a_stop_between_epochs_changes_no_bit(tmp_path: Path) -> None:
+    stopped, alone = tmp_path / "stopped.safetensors", tmp_path / "alone.safetensors"
+    for file, epochs in ((stopped, 1), (stopped, 2), (alone, 2)):
+        with process.training(file, epochs) as child:
+            assert [epoch.epoch for epoch in process.epochs_of(child)][-1] == epochs
+    assert stopped.read_bytes() == alone.read_bytes()
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "rng", "average"])
+def test_every_part_of_the_state_is_needed_to_resume(part: str, tmp_path: Path) -> None:
+    training, _ = training_and_held_out()
+    digits = Digits(training.images[:128], training.labels[:128])
+    whole = start()
+    train_epoch(whole, digits)
+    tk.save(whole, tmp_path / "whole.safetensors")
+    without = {**tk.load(tmp_path / "whole.safetensors"), part: start()[part]}
+    train_epoch(whole, digits)
+    train_epoch(without, digits)
+    averages = zip(whole["average"].values(), without["average"].values(), strict=True)
+    assert not all(np.array_equal(a, b) for a, b in averages)
+
+
+def test_it_is_killed_in_the_middle_of_a_save(told: Told) -> None:
+    kill = told.summary.kill
+    assert kill.unfinished.startswith(".digits.safetensors.")
+    assert kill.unfinished.endswith(".tmp")
+    assert 5 <= kill.epoch < told.summary.epochs
+    assert any(kill.unfinished in line for line in told.lines)
+
+
+def test_it_resumes_and_ends_as_if_it_had_not_been_killed(told: Told) -> None:
+    state = tk.load(told.folder / "digits.safetensors", verify=True)
+    assert [entry["epoch"] for entry in state["history"]] == list(range(1, told.summary.epochs + 1))
+    alone = told.folder / "uninterrupted.safetensors"
+    assert told.summary.resumed_identical
+    assert (told.folder / "digits.safetensors").read_bytes() == alone.read_bytes()
+
+
+def test_it_learns(told: Told) -> None:
+    history = tk.load(told.folder / "digits.safetensors")["history"]
+    assert history[0]["accuracy"] < 0.9
+    assert told.summary.accuracy == history[-1]["accuracy"] >= 0.95
+    assert told.summary.kill.accuracy < told.summary.accuracy
+
+
+def test_every_format_holds_the_same_weights(told: Told) -> None:
+    _, held_out = training_and_held_out()
+    converted = {row.format for row in told.summary.conversions}
+    assert converted | told.summary.skipped.keys() == FORMATS.keys()
+    assert {"safetensors", "npz", "json"} <= converted
+    trained = tk.load(told.folder / "digits.safetensors")["average"]
+    for row in told.summary.conversions:
+        weights = tk.load(told.folder / row.file)
+        assert row.identical
+        assert row.bytes == (told.folder / row.file).stat().st_size
+        assert all(np.array_equal(weights[name], trained[name]) for name in trained)
+        assert weights.keys() == trained.keys()
+        found = network.accuracy(weights, held_out.images, held_out.labels)
+        assert found == row.accuracy == told.summary.accuracy
+
+
+def test_a_format_that_cannot_hold_the_weights_is_named(told: Told) -> None:
+    assert "npy" in told.summary.skipped
+    assert any("npy" in line and told.summary.skipped["npy"] in line for line in told.lines)
+
+
+def test_it_says_what_is_left(told: Told) -> None:
+    left = {file.name: file.stat().st_size for file in told.folder.iterdir()}
+    assert told.summary.files == left
+    assert not [name for name in left if name.endswith(".tmp")]
+    for name in left:
+        assert any(line.endswith(name) for line in told.lines)
+
+
+def test_the_summary_becomes_json(told: Told) -> None:
+    assert told.summary.ok
+    document = json.loads(json.dumps(dataclasses.asdict(told.summary)))
+    assert document["kill"]["unfinished"] == told.summary.kill.unfinished
+    assert document["conversions"][0]["accuracy"] == told.summary.accuracy
+
+
+def test_the_lines_suit_any_output(told: Told) -> None:
+    for line in told.lines:
+        assert line.isascii()
+        assert line.isprintable()
+        assert len(line) <= 100
+
+
+def test_a_difference_is_not_ok(told: Told) -> None:
+    first, *rest = told.summary.conversions
+    other = dataclasses.replace(first, accuracy=0.5)
+    assert not dataclasses.replace(told.summary, conversions=(other, *rest)).ok
+    other = dataclasses.replace(first, identical=False)
+    assert not dataclasses.replace(told.summary, conversions=(other, *rest)).ok
+    assert not dataclasses.replace(told.summary, resumed_identical=False).ok
+
+
+def test_drawing_puts_images_side_by_side() -> None:
+    assert draw(np.array([[[0, 1]], [[1, 0.5]]])) == ["  @@  @@=="]
+
+
+def test_the_process_imports_nothing_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tensorkeep", "numpy", "json"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('a stranger')")
+    monkeypatch.chdir(tmp_path)
+    with process.training(Path("state.safetensors"), 1) as child:
+        epochs = list(process.epochs_of(child))
+    assert [epoch.epoch for epoch in epochs] == [1]
+    assert tk.load(tmp_path / "state.safetensors")["epoch"] == 1
+
+
+def test_a_failing_process_says_why(tmp_path: Path) -> None:
+    file = tmp_path / "state.safetensors"
+    file.write_bytes(b"not a state")
+    with (
+        process.training(file, 1) as child,
+        pytest.raises(TensorKeepError, match=r"status 1: .*state\.safetensors"),
+    ):
+        list(process.epochs_of(child))
+
+
+def test_a_finished_process_is_not_called_killed(tmp_path: Path) -> None:
+    file = tmp_path / "state.safetensors"
+    with process.training(file, 1) as child:
+        list(process.epochs_of(child))
+        assert process.kill_in_save(child, file) is None
+
+
+@pytest.fixture
+def occupied(tmp_path: Path) -> Iterator[Path]:
+    file = tmp_path / "digits.safetensors"
+    file.write_text("mine")
+    yield tmp_path
+    assert file.read_text() == "mine"
+
+
+def test_a_folder_that_holds_something_is_refused(occupied: Path) -> None:
+    with pytest.raises(ArgumentError, match="not empty"):
+        run(occupied, say=lambda line: None)
+
+
+def test_a_file_is_not_a_folder(occupied: Path) -> None:
+    with pytest.raises(StoreError, match=r"digits\.safetensors: cannot be used"):
+        run(occupied / "digits.safetensors", say=lambda line: None)
+
+
+def test_an_interruption_leaves_the_last_good_state_alone(tmp_path: Path) -> None:
+    def interrupt(line: str) -> None:
+        if "left behind" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, say=interrupt)
+    assert [file.name for file in tmp_path.iterdir()] == ["digits.safetensors"]
+    assert tk.load(tmp_path / "digits.safetensors", verify=True)["epoch"] >= 5
+
+
+INTERRUPTED = """
+import os, signal
+from tensorkeep.demo import run
+
+def interrupt(line):
+    if "loss" in line:
+        os.kill(os.getpid(), signal.SIGINT)
+
+try:
+    run(say=interrupt)
+except KeyboardInterrupt:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+        print("a process is left")
+    except ChildProcessError:
+        print("clean")
+"""
+
+
+def test_ctrl_c_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(INTERRUPTED)],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("clean\n", "")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,60 @@
+"""Every example runs from any folder, leaves nothing behind and shows what it is there to show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+# Lines that each has to print, besides others that vary from machine to machine.
+SHOWN = {
+    "convert_and_compare": [
+        "encoder.bias     bfloat16   identical: True",
+        "vocabulary       string     identical: True",
+        "equal: True",
+        "written: model.json, model.npz, model.safetensors",
+        "encoder.weight differs by 0.25 at (3, 5)",
+    ],
+    "inspect_lazily": [
+        "metadata: {'trained on': 'noise', 'epochs': 3}",
+        "  layers.3.weight    float32 (256, 256)      262,144 bytes",
+        "it is what was saved: True",
+        "layers alone, as float16: 4 tensors, 524,288 bytes",
+    ],
+    "resume_training": [
+        "resumed at step 40, keys model, optimizer, rng, step",
+        "the same weights as without the stop: True",
+    ],
+    "sharded_save": [
+        "State(6 tensors, 6,291,456 bytes, safetensors)",
+        "equal: True",
+        "still tied: True",
+    ],
+}
+
+
+def test_every_example_is_checked() -> None:
+    assert {file.stem for file in EXAMPLES.glob("*.py")} == SHOWN.keys()
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_it_runs(name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / f"{name}.py"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+    printed = done.stdout.splitlines()
+    for line in SHOWN[name]:
+        assert line in printed
