@@ -1,12 +1,14 @@
 """Save, load, checkpoint, convert and inspect the state of neural networks."""
 
 from tensorkeep.api import convert, load, open, save
+from tensorkeep.diff import diff
 from tensorkeep.dtypes import DType, dtype
 from tensorkeep.errors import TensorKeepError
 from tensorkeep.source import Source
 from tensorkeep.state import State
 from tensorkeep.store import Location, Store
 from tensorkeep.tensor import Tensor
+from tensorkeep.verify import verify
 
 __version__ = "0.1.0"
 
@@ -19,8 +21,10 @@ __all__ = [
     "Tensor",
     "TensorKeepError",
     "convert",
+    "diff",
     "dtype",
     "load",
     "open",
     "save",
+    "verify",
 ]

@@ -143,9 +143,14 @@ def load(
                 return _text_array(array, text)
             if array.dtype == object:
                 return array
-            return (forced or frameworks.by_name(saved_as or "numpy")).from_numpy(
-                array, device, state.where
-            )
+            saved = forced or frameworks.FRAMEWORKS.get(saved_as or "numpy")
+            if saved is None:
+                raise UnsupportedError(
+                    f"was saved from arrays of {saved_as!r}, which is not known here",
+                    where=state.where,
+                    cure='Update tensorkeep, or load with framework="numpy".',
+                )
+            return saved.from_numpy(array, device, state.where)
 
         if names is not None:
             usual = str((state.skeleton or {}).get("framework", ""))

@@ -116,7 +116,7 @@ def dtype(value: str | DType | npt.DTypeLike) -> DType:
         return DTYPES[value]
     try:
         found = np.dtype(value)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
         cure = f"Use one of {', '.join(DTYPES)}."
         raise ArgumentError(f"no element type is called {value!r}", cure=cure) from None
     return of_numpy(found)

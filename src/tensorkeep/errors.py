@@ -11,7 +11,7 @@
     ├── MissingDependencyError (ImportError)         an optional library is not installed
     ├── UnsafeError (PermissionError) reading on would leave what the caller pointed at
     ├── ClosedError (ValueError)      the state was closed before it was read
-    └── ArgumentError (ValueError, TypeError)        the call itself makes no sense
+    └── ArgumentError (ValueError, TypeError, IndexError)   the call itself makes no sense
 
 A message says where, what was found against what was expected, and the cure.
 """
@@ -86,7 +86,7 @@ class ClosedError(TensorKeepError, ValueError):
     """The state, store or source was closed before this was read."""
 
 
-class ArgumentError(TensorKeepError, ValueError, TypeError):
+class ArgumentError(TensorKeepError, ValueError, TypeError, IndexError):
     """An argument is misspelt, of the wrong type or contradicts another."""
 
 

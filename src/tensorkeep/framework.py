@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
+
+from tensorkeep.errors import MissingDependencyError
+
+
+def _address(value: Any, where: str) -> Hashable:
+    return id(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +27,36 @@ class Framework:
         owns: whether an object is one of its arrays; called only once the module is imported.
         to_numpy: gives the values, without a copy where it can; raises UnsupportedError.
         from_numpy: takes a writable array that nobody else uses, and a device or None.
+        identity: equal for two arrays that show the same memory in the same way; raises
+            UnsupportedError.
     """
 
     name: str
     module: str
     owns: Callable[[Any], bool]
     to_numpy: Callable[[Any, str], npt.NDArray[Any]]
-    from_numpy: Callable[[npt.NDArray[Any], str | None, str], Any]
+    from_numpy: Callable[[npt.NDArray[Any], Any, str], Any]
+    identity: Callable[[Any, str], Hashable] = _address
 
     def recognises(self, value: Any) -> bool:
         """Say whether `value` is one of its arrays, without importing the library."""
         return self.module in sys.modules and self.owns(value)
+
+
+def library(module: str, where: str) -> Any:
+    """Import an optional library.
+
+    Raises:
+        MissingDependencyError: it is not installed, or cannot be imported.
+
+    >>> library("json", "model.safetensors").dumps([1])
+    '[1]'
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:  # OSError: a shared library of its is missing
+        raise MissingDependencyError(
+            f"its arrays belong to {module}, which cannot be imported: {error}",
+            where=where,
+            cure=f'Run pip install "tensorkeep[{module}]", or load with framework="numpy".',
+        ) from error

@@ -181,32 +181,36 @@ def _tasks(
     """Split the reading of an arena into parts of a few megabytes, at tensors where they fit."""
 
     def fill(start: int, stop: int, rows: list[tuple[str, Tensor]]) -> int:
+        # A tensor of many pieces is hashed as they come, while each is in cache.
+        alone = len(rows) == 1 and rows[0][1].offset == start and rows[0][1].nbytes == stop - start
         hasher = xxhash.xxh3_128()
         for at in range(start, stop, _TASK):
             end = min(at + _TASK, stop)
             piece = memory[at - arena.start : end - arena.start]
             arena.source.readinto(at, piece)
-            if len(rows) == 1:
+            if alone:
                 hasher.update(piece)
         for name, tensor in rows:
-            if len(rows) == 1:
-                found = hasher.hexdigest()
-            else:
-                begin = tensor.offset - arena.start
-                found = xxhash.xxh3_128_hexdigest(memory[begin : begin + tensor.nbytes])
+            begin = tensor.offset - arena.start
+            held = memory[begin : begin + tensor.nbytes]
+            found = hasher.hexdigest() if alone else xxhash.xxh3_128_hexdigest(held)
             if found != expected[name]:
                 raise mismatch(name, expected[name], found, tensor.source.where)
         return stop - start
 
     group: list[tuple[str, Tensor]] = []
     start = stop = arena.start
-    for name, tensor in [*arena.rows, ("", None)]:
-        if group and (tensor is None or tensor.offset + tensor.nbytes - start > _TASK):
-            checked = [row for row in group if row[0] in expected]
-            step = stop - start if checked else _TASK
-            for at in range(start, stop, step):
-                yield partial(fill, at, min(at + step, stop), checked)
-            group, start = [], stop
-        if tensor is not None:
-            group.append((name, tensor))
-            stop = max(stop, tensor.offset + tensor.nbytes)
+
+    def tasks() -> Iterator[Callable[[], int]]:
+        checked = [row for row in group if row[0] in expected]
+        step = stop - start if checked else _TASK
+        for at in range(start, stop, step):
+            yield partial(fill, at, min(at + step, stop), checked)
+
+    for name, tensor in arena.rows:
+        if group and tensor.offset + tensor.nbytes - start > _TASK:
+            yield from tasks()
+            group, start = [], tensor.offset
+        group.append((name, tensor))
+        stop = max(stop, tensor.offset + tensor.nbytes)
+    yield from tasks()

@@ -95,6 +95,8 @@ def _expand(index: Any, ndim: int) -> list[int | slice] | None:
     """Spell an index out to one int or slice per axis; None where it is not that simple."""
     given = index if isinstance(index, tuple) else (index,)
     parts: list[int | slice] = []
+    if sum(part is Ellipsis for part in given) > 1:
+        raise ArgumentError("an index can have one ellipsis, not several")
     for part in given:
         if part is Ellipsis:
             parts += [slice(None)] * (ndim - len(given) + 1)

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from tensorkeep import syscalls
 from tensorkeep.errors import ClosedError, CorruptError, MissingError, StoreError, UnsupportedError
 
+_SMALL = 64 << 10  # bytes that are cheaper to read than to map
 # Linux: address space for a private map is not charged against memory that is never written.
 _MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 
@@ -106,18 +107,20 @@ class MemorySource(Source):
 class FileSource(Source):
     """A regular file: mapped on local filesystems, read piece by piece on network ones.
 
-    The map is private, so a writable view of it is copy-on-write and costs nothing until touched.
+    Small ranges, such as headers, are read even so: that is cheaper than mapping them. What is
+    handed out as writable comes from a private map of its own, which is copy-on-write: it costs
+    nothing until touched.
     """
 
-    __slots__ = ("_closed", "_fd", "_map", "_mapping")
+    __slots__ = ("_closed", "_fd", "_mapping", "_maps")
 
     def __init__(self, path: str | os.PathLike[str], *, mapping: bool | None = None) -> None:
         self._closed = True
         name = os.fspath(path)
         try:
             # O_NONBLOCK: opening a pipe must not wait for its writer.
-            flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-            fd = os.open(name, flags | getattr(os, "O_CLOEXEC", 0))
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(name, flags)
         except FileNotFoundError:
             raise MissingError("there is no such file", where=name) from None
         except (OSError, ValueError) as error:
@@ -130,7 +133,7 @@ class FileSource(Source):
             raise UnsupportedError(f"is {what}, not a file", where=name)
         self._closed = False
         self._fd = fd
-        self._map: memoryview | None = None
+        self._maps: dict[int, memoryview] = {}
         self._mapping = syscalls.network_filesystem(fd) is None if mapping is None else mapping
         super().__init__(info.st_size, name)
 
@@ -141,23 +144,21 @@ class FileSource(Source):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._map = None  # unmapped once the last view is gone
+            self._maps.clear()  # unmapped once the last view is gone
             os.close(self._fd)
 
     def __del__(self) -> None:
         self.close()
 
     def _read(self, start: int, stop: int) -> memoryview:
-        if not self._mapping or start == stop:
-            return self._private(start, stop).toreadonly()
-        return self._view()[start:stop].toreadonly()
+        if self._mapping and (stop - start > _SMALL or mmap.PROT_READ in self._maps):
+            return self._view(mmap.PROT_READ)[start:stop]
+        return super()._private(start, stop).toreadonly()
 
     def _private(self, start: int, stop: int) -> memoryview:
         if self._mapping and start != stop:
-            return self._view()[start:stop]
-        fresh = memoryview(bytearray(stop - start))
-        self._readinto(start, fresh)
-        return fresh
+            return self._view(mmap.PROT_READ | mmap.PROT_WRITE)[start:stop]
+        return super()._private(start, stop)
 
     def _readinto(self, start: int, buffer: memoryview) -> None:
         self._check_open()
@@ -171,19 +172,20 @@ class FileSource(Source):
                 raise self._shrunk()
             done += count
 
-    def _view(self) -> memoryview:
+    def _view(self, prot: int) -> memoryview:
         self._check_open()
         # Touching a map beyond the end of its file kills the process: look before handing out.
         if os.fstat(self._fd).st_size < self.size:
             raise self._shrunk()
-        if self._map is None:
+        if prot not in self._maps:
             flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
-            prot = mmap.PROT_READ | mmap.PROT_WRITE
             try:
-                self._map = memoryview(mmap.mmap(self._fd, self.size, flags=flags, prot=prot))
+                self._maps[prot] = memoryview(
+                    mmap.mmap(self._fd, self.size, flags=flags, prot=prot)
+                )
             except (OSError, ValueError) as error:
                 raise StoreError(f"cannot be mapped: {error}", where=self.where) from error
-        return self._map
+        return self._maps[prot]
 
     def _check_open(self) -> None:
         if self._closed:

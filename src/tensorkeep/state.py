@@ -57,11 +57,10 @@ class State(Mapping[str, Tensor]):
         self.where = where
         self._close = close
 
-    def __getitem__(self, name: str) -> Tensor:
-        try:
+    def __getitem__(self, name: object) -> Tensor:
+        if isinstance(name, str) and name in self._tensors:
             return self._tensors[name]
-        except KeyError:
-            raise self._missing(name) from None
+        raise self._missing(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -70,7 +69,7 @@ class State(Mapping[str, Tensor]):
         return len(self._tensors)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._tensors
+        return isinstance(name, str) and name in self._tensors
 
     def items(self) -> ItemsView[str, Tensor]:
         return self._tensors.items()
@@ -86,7 +85,9 @@ class State(Mapping[str, Tensor]):
         Raises:
             MissingError: a glob matches nothing.
         """
-        globs = [names] if isinstance(names, str) else list(names)
+        globs = [names] if isinstance(names, str) else names
+        if not isinstance(globs, Iterable):
+            raise ArgumentError(f"names takes globs, not {type(names).__name__}")
         chosen: set[str] = set()
         for glob in globs:
             if not isinstance(glob, str):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tensorkeep import dtypes
 from tensorkeep.dtypes import DType
-from tensorkeep.errors import ArgumentError, CorruptError, UnsupportedError
+from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError, UnsupportedError
 from tensorkeep.selection import Selection, select
 from tensorkeep.source import MemorySource, Source
 
@@ -62,7 +62,7 @@ class Tensor:
         for axis in shape:
             if axis < 0:
                 raise CorruptError(f"shape {shape} has a negative axis", where=source.where)
-        if nbytes != least or not 0 <= offset <= offset + nbytes <= source.size:
+        if not least or nbytes != least or not 0 <= offset <= offset + nbytes <= source.size:
             self._check(least)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -75,6 +75,8 @@ class Tensor:
         return Tensor.of, (self.numpy(), self.source.where)
 
     def _check(self, least: int) -> None:
+        if math.prod(axis or 1 for axis in self.shape) >= 2**59 or len(self.shape) > 64:
+            raise CorruptError(f"no array can have shape {self.shape}", where=self.source.where)
         if self.nbytes < 0:
             if self.dtype is dtypes.STRING:
                 raise ArgumentError("a string tensor needs its nbytes", where=self.source.where)
@@ -162,9 +164,14 @@ class Tensor:
 
     def __getitem__(self, index: Any) -> npt.NDArray[Any]:
         """Read a slice; only the bytes it needs are read where the layout allows it."""
-        chosen = select(index, self.shape)
-        if chosen is None or self.dtype is dtypes.STRING:
-            return np.asarray(self.numpy()[index])
+        try:
+            chosen = select(index, self.shape)
+            if chosen is None or self.dtype is dtypes.STRING:
+                return np.asarray(self.numpy()[index])
+        except TensorKeepError:
+            raise
+        except (IndexError, TypeError, ValueError) as error:
+            raise ArgumentError(f"cannot be indexed so: {error}", where=repr(self)) from None
         return self._gather(chosen)
 
     def _gather(self, chosen: Selection) -> npt.NDArray[Any]:

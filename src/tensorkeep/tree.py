@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep.errors import CorruptError, UnsupportedError
+from tensorkeep.errors import CorruptError, TensorKeepError, UnsupportedError
 from tensorkeep.state import Json, name_problem
 from tensorkeep.tensor import Tensor
 
@@ -97,7 +97,7 @@ class _Flatten:
             scalar = np.asarray(value)
             special = {"numpy": _text_dtype(scalar)} if scalar.dtype.kind in "US" else {}
             return {"$scalar": self._keep(scalar, path), **special}
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
+        if isinstance(value, tuple) and _is_named(value):
             return self._namedtuple(value, path, depth)
         found = self.to_array(value, _place(path))
         if found is None:
@@ -179,13 +179,13 @@ class _Flatten:
                     "Use str, int, float, bool, None or tuples of them.",
                 )
             pairs.append(
-                [self.node(key, path, depth + 1), self.node(child, (*path, str(key)), depth + 1)]
+                [self.node(key, path, depth + 1), self.node(child, (*path, _part(key)), depth + 1)]
             )
         return pairs
 
     def _keep(self, array: npt.NDArray[Any], path: tuple[str, ...], *, tie: bool = False) -> str:
         """Name an array's tensor, or find the one that already holds the same memory."""
-        wanted = ".".join(path) or ROOT
+        wanted = ".".join(path) if path else ROOT
         memory: tuple[Any, ...] = ()
         if tie and array.size:
             memory = (array.__array_interface__["data"][0], array.shape, array.strides)
@@ -256,7 +256,7 @@ def unflatten(
     try:
         return builder.node(skeleton["tree"], ())
     except (RecursionError, TypeError, ValueError, LookupError, AttributeError) as error:
-        if isinstance(error, CorruptError):
+        if isinstance(error, TensorKeepError):
             raise
         raise CorruptError(f"the nesting stored with it is broken: {error}", where=where) from error
 
@@ -293,7 +293,7 @@ class _Unflatten:
         return build(self, tree[tag], path, tree)
 
     def _leaf(self, leaf: Any, path: tuple[str, ...], framework: str, numpy: str) -> Any:
-        name = (".".join(path) or ROOT) if leaf == "$" else str(leaf)[2:]
+        name = (".".join(path) if path else ROOT) if leaf == "$" else str(leaf)[2:]
         if name not in self.tensors or not str(leaf).startswith("$"):
             raise CorruptError(
                 f"the nesting names the tensor {name!r}, which is not there", where=self.where
@@ -316,7 +316,7 @@ class _Unflatten:
     def pairs(self, pairs: Any, path: tuple[str, ...]) -> Iterator[tuple[Any, Any]]:
         for key, child in pairs:
             built = self.node(key, path)
-            yield built, self.node(child, (*path, str(built)))
+            yield built, self.node(child, (*path, _part(built)))
 
     def build_dict(self, pairs: Any, path: tuple[str, ...], tree: Any) -> Any:
         return dict(self.pairs(pairs, path))
@@ -365,11 +365,26 @@ def _namedtuple(module: str, name: str, fields: tuple[str, ...]) -> type[tuple[A
 
 @lru_cache(maxsize=256)
 def _made_namedtuple(name: str, fields: tuple[str, ...]) -> type[tuple[Any, ...]]:
-    return namedtuple(name, fields)
+    return namedtuple(name, fields, rename=True)
 
 
 def _text_dtype(array: npt.NDArray[Any]) -> str:
     return "T" if array.dtype.kind == "T" else array.dtype.newbyteorder("<").str
+
+
+def _is_named(value: tuple[Any, ...]) -> bool:
+    """Say whether a tuple is a named one: a class with a field for each item."""
+    fields = getattr(type(value), "_fields", None)
+    return (
+        type(fields) is tuple
+        and len(fields) == len(value)
+        and all(type(field) is str for field in fields)
+    )
+
+
+def _part(key: Any) -> str:
+    """Spell a key as a part of a tensor's name; huge integers in hex, which has no limit."""
+    return hex(key) if type(key) is int and abs(key) >= _EXACT_INT else str(key)
 
 
 def _plain_key(key: Any) -> bool:

@@ -10,10 +10,14 @@ from tensorkeep.errors import (
     UnsupportedError,
 )
 from tensorkeep.format import Format
-from tensorkeep.formats import safetensors
+from tensorkeep.formats import json as json_format
+from tensorkeep.formats import npy, npz, safetensors
 from tensorkeep.store import Location
 
 FORMATS: dict[str, Format] = {
+    "json": json_format.FORMAT,
+    "npy": npy.FORMAT,
+    "npz": npz.FORMAT,
     "safetensors": safetensors.FORMAT,
 }
 

@@ -1,0 +1,5 @@
+"""`python -m tensorkeep`."""
+
+from tensorkeep.cli import main
+
+main()

@@ -1,0 +1,145 @@
+"""`tensorkeep ls`: what a file holds, without reading it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from tensorkeep import api
+from tensorkeep.cli.terminal import (
+    JsonOption,
+    NamesOption,
+    bold,
+    clean,
+    dim,
+    say,
+    say_json,
+    several,
+    shorten,
+    size,
+    table,
+)
+from tensorkeep.diff import scalars
+from tensorkeep.state import State
+from tensorkeep.tensor import Tensor
+
+_SHOWN = 12  # values beside the tensors, unless asked for more
+
+
+def ls(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A file, or a folder of shards.")],
+    names: NamesOption = None,
+    long: Annotated[
+        bool, typer.Option("--long", "-l", help="Show places and digests, and every value.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """List what a file holds; reads the header alone.
+
+    With --json: {"path", "format", "count", "bytes", "elements", "checksums",
+    "metadata": {}, "values": {PLACE: VALUE},
+    "tensors": [{"name", "dtype", "shape", "bytes", "file", "offset", "digest"}]}.
+    A digest is the XXH3-128 of the tensor's bytes, or null.
+    """
+    with api.open(path) as state:
+        chosen = state.match(names) if names else list(state)
+        tensors = {name: state[name] for name in chosen}
+        if as_json:
+            say_json(_describe(path, state, tensors))
+            return 0
+        say(f"{bold(clean(path))}: {state.format}, {_checksums(state, tensors)}")
+        _values("Metadata", state.metadata, long)
+        _values("Values", scalars(state), long)
+        say()
+        if tensors:
+            _table(state, tensors, long)
+            say()
+        elements = several(_elements(tensors), "element")
+        say(f"{several(len(tensors), 'tensor')}, {elements}, {size(_bytes(tensors))}")
+    return 0
+
+
+def _bytes(tensors: dict[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _elements(tensors: dict[str, Tensor]) -> int:
+    return sum(tensor.size for tensor in tensors.values())
+
+
+def _checksums(state: State, tensors: dict[str, Tensor]) -> str:
+    count = sum(name in state.digests or name in state.checks for name in tensors)
+    if count == len(tensors) and tensors:
+        return "with checksums"
+    return "without checksums" if not count else f"{count:,} with checksums"
+
+
+def _values(title: str, values: Mapping[str, object], every: bool) -> None:
+    if not values:
+        return
+    say(f"\n{bold(title)}")
+    shown = list(values.items())
+    if not every:  # what lies deep in the nesting last
+        shown = sorted(shown, key=lambda row: row[0].count("."))[:_SHOWN]
+    places = [clean(place) or "." for place, _ in shown]
+    widest = max(map(len, places))
+    for place, (_, value) in zip(places, shown, strict=True):
+        text = value if isinstance(value, str) else repr(value)
+        say(f"  {place.ljust(widest)}  {clean(text) if every else shorten(text)}")
+    if len(values) > len(shown):
+        say(dim(f"  and {len(values) - len(shown):,} more, with --long"))
+
+
+def _table(state: State, tensors: dict[str, Tensor], long: bool) -> None:
+    if not long:
+        rows = [(clean(n), t.dtype.name, str(t.shape), size(t.nbytes)) for n, t in tensors.items()]
+        table(("NAME", "DTYPE", "SHAPE", "SIZE"), rows, right=("SIZE",))
+        return
+    files = {tensor.source.where for tensor in tensors.values()}
+    heads = ["NAME", "DTYPE", "SHAPE", "BYTES", "OFFSET", "XXH3-128"]
+    if len(files) > 1:
+        heads.append("FILE")
+    table(
+        heads,
+        [
+            (
+                clean(name),
+                tensor.dtype.name,
+                str(tensor.shape),
+                f"{tensor.nbytes:,}",
+                f"{tensor.offset:,}",
+                clean(state.digests.get(name, "-")),
+                clean(os.path.basename(tensor.source.where)),
+            )[: len(heads)]
+            for name, tensor in tensors.items()
+        ],
+        right=("BYTES", "OFFSET"),
+    )
+
+
+def _describe(path: str, state: State, tensors: dict[str, Tensor]) -> dict[str, object]:
+    return {
+        "path": path,
+        "format": state.format,
+        "count": len(tensors),
+        "bytes": _bytes(tensors),
+        "elements": _elements(tensors),
+        "checksums": _checksums(state, tensors) == "with checksums",
+        "metadata": state.metadata,
+        "values": scalars(state),
+        "tensors": [
+            {
+                "name": name,
+                "dtype": tensor.dtype.name,
+                "shape": tensor.shape,
+                "bytes": tensor.nbytes,
+                "file": tensor.source.where,
+                "offset": tensor.offset,
+                "digest": state.digests.get(name),
+            }
+            for name, tensor in tensors.items()
+        ],
+    }

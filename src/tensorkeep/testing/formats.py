@@ -1,0 +1,245 @@
+"""What every format has to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tensorkeep import api, frameworks
+from tensorkeep.errors import TensorKeepError, UnsupportedError
+from tensorkeep.format import Format
+from tensorkeep.formats import FORMATS
+from tensorkeep.state import State
+from tensorkeep.store import Location
+from tensorkeep.stores.memory import MemoryStore
+from tensorkeep.testing.equality import assert_equal_states
+from tensorkeep.testing.faults import CountingStore
+from tensorkeep.testing.samples import samples
+from tensorkeep.tree import flatten
+
+_ROWS, _COLUMNS = 1024, 256
+
+# Gives damaged versions of a file, each with what was done to it.
+Damages = Callable[[bytes], Iterator[tuple[str, bytes]]]
+
+
+def check_format(format: Format, *, lazy: bool = True, **options: Any) -> None:
+    """Run every check of this file.
+
+    Args:
+        format: a format that stands in `tensorkeep.formats.FORMATS`.
+        lazy: whether a tensor can be read without what is before it; False for text and for
+            compressed containers.
+        options: what the format's `encode` takes.
+
+    Raises:
+        AssertionError: the format breaks its contract; the message says how.
+
+    >>> from tensorkeep.formats import FORMATS
+    >>> check_format(FORMATS["safetensors"])
+    """
+    check_round_trip(format, **options)
+    check_determinism(format, **options)
+    check_acceptance(format, **options)
+    if lazy:
+        check_laziness(format, **options)
+        check_slices(format, **options)
+    check_truncations(format, **options)
+    check_bit_flips(format, **options)
+
+
+def encoded(format: Format, value: Any, **options: Any) -> dict[str, bytes]:
+    """Save a state in memory and give the files, by key.
+
+    >>> from tensorkeep.formats import FORMATS
+    >>> list(encoded(FORMATS["safetensors"], {"w": np.zeros(2)}))
+    ['state.safetensors']
+    """
+    store = MemoryStore()
+    api.save(value, Location(store, _key(format)), format=format.name, **options)
+    return store.data
+
+
+def fitting(format: Format, *values: Any) -> Any:
+    """Give the first of several values that a format holds without loss; None where none is.
+
+    >>> from tensorkeep.formats import FORMATS
+    >>> fitting(FORMATS["safetensors"], {"step": 3}, np.zeros(2))
+    {'step': 3}
+    """
+    for value in values:
+        tensors, skeleton = flatten(value, frameworks.to_array)
+        if not format.losses(State(tensors, skeleton=skeleton)):
+            return value
+    return None
+
+
+def _key(format: Format) -> str:
+    return f"state{format.suffixes[0]}"
+
+
+def _open_in(format: Format, files: Mapping[str, bytes]) -> Location:
+    """Give the file itself, or the folder where a save with these options makes several."""
+    return Location(MemoryStore(dict(files)), _key(format) if _key(format) in files else "")
+
+
+def _small(format: Format) -> Any:
+    """Give a small state of what the format can hold: a nesting, several tensors or one."""
+    weights = np.arange(4, dtype=np.float32).reshape(2, 2)
+    bias = np.array([-1, 7, 3], np.int8)
+    nested = {"layer": {"w": weights, "b": bias}, "step": 7, "name": "ünï"}
+    return fitting(format, nested, {"w": weights, "b": bias}, weights)
+
+
+def check_round_trip(format: Format, **options: Any) -> None:
+    """Check that every element type in `holds` comes back with the same bits, in every shape."""
+    tensors = samples(sorted(format.holds, key=str))
+    if fitting(format, tensors) is not None:
+        values: list[Any] = [{name: tensor.numpy() for name, tensor in tensors.items()}]
+    else:
+        values = [tensor.numpy() for tensor in tensors.values()]
+    for value in [*values, _small(format)]:
+        files = encoded(format, value, **options)
+        assert_equal_states(api.load(_open_in(format, files)), value, format.name)
+        with api.open(_open_in(format, files)) as state:
+            again = encoded(format, state, **options)
+        assert_equal_states(api.load(_open_in(format, again)), value, f"{format.name}, twice")
+
+
+def check_determinism(format: Format, **options: Any) -> None:
+    """Check that equal states give equal bytes."""
+    first, second = (encoded(format, _small(format), **options) for _ in range(2))
+    if first != second:
+        raise AssertionError(f"{format.name}: equal states give different bytes")
+
+
+def check_acceptance(format: Format, **options: Any) -> None:
+    """Check that no file of the format is accepted by another, whatever its name ends with."""
+    files = encoded(format, _small(format), **options)
+    accepting = _accepting(_open_in(format, files))
+    if accepting != [format.name]:
+        raise AssertionError(f"{format.name}: accepted by {accepting or 'none'}")
+    for other in FORMATS.values():
+        key = f"renamed{other.suffixes[0]}"
+        accepting = _accepting(Location(MemoryStore({key: files[_key(format)]}), key))
+        if len(accepting) > 1:
+            raise AssertionError(f"{format.name}, named {key}: accepted by {accepting}")
+
+
+def _accepting(location: Location) -> list[str]:
+    return [other.name for other in FORMATS.values() if other.accepts(location)]
+
+
+def check_laziness(format: Format, **options: Any) -> None:
+    """Check that opening a file reads a small part of it, and one tensor not the others."""
+    large = np.arange(_ROWS * _COLUMNS, dtype=np.float32).reshape(_ROWS, _COLUMNS)
+    value = fitting(format, {"large": large, "small": large[0]}, large)
+    store = CountingStore(MemoryStore(encoded(format, value, **options)))
+    with api.open(Location(store, _key(format))) as state:
+        if store.bytes_read > large.nbytes // 8:
+            raise AssertionError(f"{format.name}: opening reads {store.bytes_read:,} bytes")
+        if "small" in state:
+            before = store.bytes_read
+            assert_equal_states(state["small"].numpy(), large[0])
+            read = store.bytes_read - before
+            if read > 8 * large[0].nbytes:
+                raise AssertionError(f"{format.name}: a tensor of 1 KiB reads {read:,} bytes")
+
+
+def check_slices(format: Format, **options: Any) -> None:
+    """Check that a slice of a large tensor reads little more than its own bytes."""
+    large = np.arange(_ROWS * _COLUMNS, dtype=np.float32).reshape(_ROWS, _COLUMNS)
+    files = encoded(format, large, **options)
+    store = CountingStore(MemoryStore(files))
+    with api.open(Location(store, _key(format))) as state:
+        (tensor,) = state.values()
+        for index in (slice(5, 7), (500, slice(3, 9)), (-1, -1), slice(0, 0)):
+            before = store.bytes_read
+            found = tensor[index]
+            read = store.bytes_read - before
+            assert_equal_states(found, np.asarray(large[index]))
+            if read > found.nbytes + 8192:
+                raise AssertionError(
+                    f"{format.name}: {found.nbytes:,} bytes of {index} read {read:,}"
+                )
+
+
+def check_truncations(format: Format, value: Any = None, **options: Any) -> int:
+    """Check that every truncation of a small file gives the right state or a TensorKeepError.
+
+    Args:
+        format: what to check.
+        value: the state to save; a small one otherwise.
+        options: what the format's `encode` takes.
+
+    Returns:
+        How many files were tried.
+    """
+    return _check_damage(format, value, options, _truncations)
+
+
+def check_bit_flips(format: Format, value: Any = None, **options: Any) -> int:
+    """Check what every single flipped bit of a small file gives.
+
+    With checksums, which `load(verify=True)` then checks, it is the right state or a
+    TensorKeepError; without, it is any state or a TensorKeepError, and no other exception.
+
+    Args:
+        format: what to check.
+        value: the state to save; a small one otherwise.
+        options: what the format's `encode` takes.
+
+    Returns:
+        How many files were tried.
+    """
+    return _check_damage(format, value, options, _flips)
+
+
+def _truncations(data: bytes) -> Iterator[tuple[str, bytes]]:
+    for length in range(len(data)):
+        yield f"cut to {length} of {len(data)} bytes", data[:length]
+
+
+def _flips(data: bytes) -> Iterator[tuple[str, bytes]]:
+    for at in range(len(data)):
+        for bit in range(8):
+            flipped = bytes([data[at] ^ (1 << bit)])
+            yield f"bit {bit} of byte {at} flipped", data[:at] + flipped + data[at + 1 :]
+
+
+def _check_damage(format: Format, value: Any, options: Mapping[str, Any], damages: Damages) -> int:
+    value = _small(format) if value is None else value
+    files = encoded(format, value, **options)
+    with api.open(_open_in(format, files)) as state:
+        metadata = state.metadata
+    verify = _verifiable(format, files)
+    exact = verify or damages is _truncations
+    tried = 0
+    for key in files:
+        for damage, data in damages(files[key]):
+            tried += 1
+            where = f"{format.name}: {key} {damage}"
+            try:
+                location = _open_in(format, {**files, key: data})
+                found = api.load(location, verify=verify)
+                if exact:
+                    assert_equal_states(found, value, where)
+                    with api.open(location) as state:
+                        assert_equal_states(state.metadata, metadata, f"{where}: metadata")
+            except TensorKeepError:
+                continue
+            except AssertionError:
+                raise
+            except Exception as error:
+                raise AssertionError(f"{where}: {type(error).__name__}: {error}") from error
+    return tried
+
+
+def _verifiable(format: Format, files: Mapping[str, bytes]) -> bool:
+    try:
+        api.load(_open_in(format, files), verify=True)
+    except UnsupportedError:
+        return False
+    return True

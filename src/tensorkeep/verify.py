@@ -1,0 +1,115 @@
+"""verify: read every byte that has a digest or a container's checksum, and say what is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tensorkeep.api import ProgressReport, open
+from tensorkeep.checksum import THREADS, digest
+from tensorkeep.errors import FormatError, StoreError, UnsafeError
+from tensorkeep.state import State
+from tensorkeep.stores import Target
+
+_WORTH_THREADS = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What `verify` found.
+
+    Args:
+        where: what was verified.
+        format: its format.
+        tensors: how many tensors it holds.
+        bytes: the bytes of all of them.
+        checked: how many have a digest or a container's checksum, and were read for it.
+        unchecked: the names of the others, of which the structure alone was checked.
+        damaged: the name and the problem of each tensor that is not what was saved.
+    """
+
+    where: str
+    format: str
+    tensors: int
+    bytes: int
+    checked: int
+    unchecked: list[str]
+    damaged: list[tuple[str, str]]
+
+    @property
+    def ok(self) -> bool:
+        """True where nothing is damaged, as far as there are checksums to tell."""
+        return not self.damaged
+
+
+def verify(
+    target: Target, *, format: str | None = None, progress: ProgressReport | None = None
+) -> Verification:
+    """Check a file's structure, and every tensor against its digest and its container's checksum.
+
+    Each tensor is read once per checksum, piece by piece, on several threads. A file that was saved
+    without checksums has only its structure checked; `unchecked` then lists its tensors.
+
+    Args:
+        target: a path, an URL, a Location or a Store.
+        format: its format, where the bytes do not tell.
+        progress: called with the bytes done and the total.
+
+    Raises:
+        CorruptError: the structure is damaged, so that no tensor can be told from another.
+        MissingError: there is nothing there.
+        UnknownFormatError: no format recognises it.
+
+    >>> import tempfile, numpy as np, tensorkeep as tk
+    >>> path = f"{tempfile.mkdtemp()}/state.safetensors"
+    >>> tk.save({"w": np.ones(3)}, path)
+    >>> result = verify(path)
+    >>> result.ok, result.checked, result.unchecked
+    (True, 1, [])
+    """
+    with open(target, format=format) as state:
+        names = [name for name in state if name in state.digests or name in state.checks]
+        sizes = {name: state[name].nbytes for name in names}
+        done, total = 0, sum(sizes.values())
+        damaged: list[tuple[str, str]] = []
+        found = _each(lambda name: _problem(state, name), names, threads=total >= _WORTH_THREADS)
+        for name, problem in zip(names, found, strict=True):
+            if problem:
+                damaged.append((name, problem))
+            done += sizes[name]
+            if progress is not None:
+                progress(done, total)
+        return Verification(
+            where=state.where,
+            format=state.format,
+            tensors=len(state),
+            bytes=state.nbytes,
+            checked=len(names),
+            unchecked=[name for name in state if name not in sizes],
+            damaged=damaged,
+        )
+
+
+def _problem(state: State, name: str) -> str:
+    """Say how a tensor differs from what was saved; empty where it does not."""
+    try:
+        if name in state.checks:
+            state.checks[name]()
+        if name in state.digests and (found := digest(state[name])) != state.digests[name]:
+            return f"its XXH3-128 is {found}, {state.digests[name]} was saved"
+    except (FormatError, StoreError, UnsafeError) as error:  # damage can stop the reading itself
+        return error.problem
+    return ""
+
+
+def _each(check: Callable[[str], str], names: Iterable[str], *, threads: bool) -> Iterator[str]:
+    if not threads:
+        yield from map(check, names)
+        return
+    with ThreadPoolExecutor(THREADS) as pool:
+        try:
+            yield from pool.map(check, names)
+        except BaseException:  # Ctrl-C does not wait for what has not begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -1,0 +1,74 @@
+"""SIGKILL at random instants of a save."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests import crash
+
+import tensorkeep as tk
+
+
+@pytest.mark.parametrize("number", range(15))
+def test_a_kill_leaves_a_whole_state(number: int, tmp_path: Path) -> None:
+    draw = random.Random(number)
+    options: dict[str, Any] = {"durable": number % 3 == 0}
+    if number % 2:
+        options["max_shard_size"] = 500_000
+    assert crash.trial(tmp_path, draw.uniform(0, 0.05), **options) == ""
+
+
+def test_a_torn_state_is_told() -> None:
+    torn = crash.state(40)
+    assert crash.is_whole(torn)
+    torn["step"] = 41
+    assert not crash.is_whole(torn)
+
+
+def _temporary(folder: Path) -> list[str]:
+    return sorted(f.name for f in folder.iterdir() if f.name.startswith("."))
+
+
+def test_a_living_writer_is_not_swept(tmp_path: Path) -> None:
+    """The temporary file of another save in progress stays, and that save succeeds."""
+    path = tmp_path / "w.safetensors"
+    seen: list[list[str]] = []
+
+    def meanwhile(done: int, total: int) -> None:
+        if not seen:
+            seen.append(_temporary(tmp_path))
+            tk.save({"w": np.zeros(1)}, path)
+            seen.append(_temporary(tmp_path))
+
+    tk.save({"w": np.ones(1)}, path, progress=meanwhile)
+    assert len(seen[0]) == 1
+    assert seen[0] == seen[1]
+    assert tk.load(path)["w"] == 1
+    assert _temporary(tmp_path) == []
+
+
+def test_only_leftovers_of_the_same_file_are_swept(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    tk.save({"w": np.zeros(1)}, path, progress=lambda done, total: _copy_temporary(tmp_path))
+    assert len(_temporary(tmp_path)) == 1
+    other = tmp_path / ".mine.tmp"
+    other.write_bytes(b"")
+    tk.save({"w": np.zeros(1)}, path)
+    assert _temporary(tmp_path) == [".mine.tmp"]
+
+
+def _copy_temporary(folder: Path) -> None:
+    """Leave behind what a kill at this instant would: the same name, and nobody holding it."""
+    (name,) = _temporary(folder)
+    leftover = folder / re.sub(r"[0-9a-f]{8}", "0" * 8, name)
+    leftover.write_bytes((folder / name).read_bytes())
+    fd = os.open(leftover, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(fd)
