@@ -101,6 +101,7 @@ def run(
     files = write_files(tasks, folder)
     gc.freeze()  # the libraries' own objects: collecting them takes longer than what is measured
     results = Results(workload, size, rounds - 1, {column: {} for column in COLUMNS})
+    pool = Pool(size * 3 // 2 + (128 << 20))
     for turn in range(rounds):
         log(f"{workload.name}: round {turn + 1} of {rounds}")
         for column in COLUMNS:
@@ -110,13 +111,16 @@ def run(
                 task.path = files[PEERS[name].reads or name]
                 if column in SAVING:
                     task.path = folder / f"saved{PEERS[name].suffix}"
-                seconds, result = timed(works[name], task, fresh_memory(name, column, size))
+                seconds, result = timed(
+                    works[name], task, pool, takes_memory=takes_memory(name, column)
+                )
                 if column in SAVING:
                     task.path.unlink()
                 if turn == 0:
                     check(result, column, name, expected)
                 else:
                     results.seconds[column].setdefault(name, []).append(seconds)
+                del result
     return results, files
 
 
@@ -153,13 +157,35 @@ def rotated(names: list[str], turn: int) -> list[str]:
     return names[start:] + names[:start]
 
 
-def timed(work: Operation, task: Task, fresh: int) -> tuple[float, Any]:
+def timed(work: Operation, task: Task, pool: Pool, *, takes_memory: bool) -> tuple[float, Any]:
     gc.collect()
     _libc.malloc_trim(0)
-    touch(fresh)
+    pool.fill()
+    if takes_memory:
+        pool.drain()
     begin = time.perf_counter()
     result = work(task)
     return time.perf_counter() - begin, result
+
+
+@dataclass
+class Pool:
+    """Memory that is kept in use between operations and freed for those that need it.
+
+    A virtual machine hands memory that stays free for seconds back to its host, and the first touch
+    of a page that was handed back takes ten times as long.
+    """
+
+    size: int
+    held: Any = None
+
+    def fill(self) -> None:
+        if self.held is None:
+            self.held = np.empty(self.size, np.uint8)
+            self.held[::4096] = 1
+
+    def drain(self) -> None:
+        self.held = None
 
 
 def forget_freed_memory() -> None:
@@ -170,15 +196,8 @@ def forget_freed_memory() -> None:
     _libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)
 
 
-def fresh_memory(name: str, column: str, size: int) -> int:
-    """Give how much memory to have ready: somewhat more than an operation will take."""
-    reads_nothing = column in ("open", "one") or (column in ("load", "read") and PEERS[name].lazy)
-    return (128 << 20) + (0 if reads_nothing else size * 3 // 2)
-
-
-def touch(size: int) -> None:
-    """Touch memory and free it: a virtual machine may have lent its free pages to the host."""
-    np.empty(size, np.uint8)[::4096] = 1
+def takes_memory(name: str, column: str) -> bool:
+    return column not in ("open", "one") and not (column in ("load", "read") and PEERS[name].lazy)
 
 
 def check(result: Any, column: str, name: str, expected: int) -> None:

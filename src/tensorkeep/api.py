@@ -19,6 +19,7 @@ from tensorkeep.errors import (
     UnsupportedError,
 )
 from tensorkeep.format import Format
+from tensorkeep.framework import Framework
 from tensorkeep.reading import read_arrays
 from tensorkeep.state import Json, State
 from tensorkeep.store import Location
@@ -110,10 +111,6 @@ def load(
     (3, np.float64(4.0))
     """
     forced = frameworks.by_name(framework) if framework else None
-    if forced is None and device not in (None, "cpu"):
-        raise ArgumentError(
-            f"placing on {device!r} needs a framework", cure='Say framework="torch" or "jax".'
-        )
     to = dtypes.dtype(dtype) if dtype is not None else None
     if to is not None and to.kind != "float":
         raise ArgumentError(f"dtype casts to a floating-point type, not to {to}")
@@ -132,10 +129,13 @@ def load(
         arrays = read_arrays(kept, copy=copy, digests=digests, progress=report)
         if to is not None:
             for name, array in read_arrays(cast, digests=digests, progress=report).items():
-                arrays[name] = array.astype(to.numpy)
+                with np.errstate(all="ignore"):  # what does not fit becomes infinite, as asked
+                    arrays[name] = array.astype(to.numpy)
 
-        if state.skeleton is None and forced is None:
+        if state.skeleton is None and forced is None and device in (None, "cpu"):
             return {name: arrays[name] for name in tensors}
+
+        first: dict[str, Framework] = {}
 
         def leaf(name: str, saved_as: str, text: str) -> Any:
             array = arrays[name]
@@ -150,6 +150,8 @@ def load(
                     where=state.where,
                     cure='Update tensorkeep, or load with framework="numpy".',
                 )
+            if first.setdefault(name, saved) is not saved:
+                array = array.copy()  # memory that one framework writes to is no other's
             return saved.from_numpy(array, device, state.where)
 
         if names is not None:
@@ -219,7 +221,7 @@ def save(
 
 
 def _state_of(value: Any) -> State:
-    tensors, skeleton = flatten(value, frameworks.to_array)
+    tensors, skeleton = flatten(value, frameworks.reader())
     return State(tensors, skeleton=skeleton, where="the state to save")
 
 
@@ -249,6 +251,10 @@ def _write(
     progress: ProgressReport | None,
     options: Mapping[str, Any],
 ) -> list[str]:
+    if not location.key:
+        raise ArgumentError(
+            "is a folder or a whole store", where=location.where, cure="Name a file in it."
+        )
     known = list(inspect.signature(chosen.encode).parameters)[2:]
     for option in options:
         if option not in known:
@@ -331,6 +337,8 @@ def _reporter(
 ) -> Callable[[int], None] | None:
     if progress is None:
         return None
+    if not callable(progress):
+        raise ArgumentError(f"progress has to be a function, not {type(progress).__name__}")
     done, total = 0, sum(tensor.nbytes for tensor in tensors.values())
 
     def report(count: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from tensorkeep.dtypes import DTYPES, DType
 from tensorkeep.errors import CorruptError, UnsupportedError
-from tensorkeep.state import Json
+from tensorkeep.state import MAX_TENSORS, Json
 from tensorkeep.wire.text import dump_json, parse_json
 
 KEY = "tensorkeep"
@@ -32,7 +32,7 @@ class Notes:
     metadata: dict[str, Json] = field(default_factory=dict)
     skeleton: dict[str, Json] | None = None
     stored: dict[str, tuple[DType, tuple[int, ...]]] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] | None = None
 
     def dump(self) -> str:
         """Write the document; empty where there is nothing to note."""
@@ -44,7 +44,7 @@ class Notes:
             document["stored"] = {
                 name: [kind.name, list(shape)] for name, (kind, shape) in self.stored.items()
             }
-        if self.digests:
+        if self.digests is not None:
             document["xxh3_128"] = dict(self.digests)
         return dump_json({"version": VERSION, **document}) if document else ""
 
@@ -59,7 +59,7 @@ def parse_notes(text: str | bytes, where: str) -> Notes:
     >>> parse_notes('{"version": 1, "metadata": {"epoch": 3}}', "example").metadata
     {'epoch': 3}
     """
-    document = parse_json(text, where, "tensorkeep metadata")
+    document = parse_json(text, where, "tensorkeep metadata", most=4 * MAX_TENSORS)
     if not isinstance(document, dict):
         raise CorruptError("the tensorkeep metadata is not a JSON object", where=where)
     version = document.get("version")
@@ -77,10 +77,7 @@ def parse_notes(text: str | bytes, where: str) -> Notes:
             name: _stored(value, where)
             for name, value in _mapping(document, "stored", where).items()
         },
-        digests={
-            name: _digest(value, where)
-            for name, value in _mapping(document, "xxh3_128", where).items()
-        },
+        digests=_digests(document, where) if "xxh3_128" in document else None,
     )
 
 
@@ -96,6 +93,11 @@ def _stored(value: Any, where: str) -> tuple[DType, tuple[int, ...]]:
         case [str(name), list(shape)] if name in DTYPES and is_shape(shape):
             return DTYPES[name], tuple(shape)
     raise CorruptError(f"{value!r} is not an element type and a shape", where=where)
+
+
+def _digests(document: Mapping[str, Any], where: str) -> dict[str, str]:
+    found = _mapping(document, "xxh3_128", where)
+    return {name: _digest(value, where) for name, value in found.items()}
 
 
 def _digest(value: Any, where: str) -> str:

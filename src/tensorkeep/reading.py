@@ -22,7 +22,6 @@ _ALIGN = 64
 _ARENA = 64 << 20  # tensors that lie together are read into one allocation of about this size
 _TASK = 8 << 20  # what one thread reads, and hashes while it is in cache, at a time
 _GAP = 64 << 10  # bytes that are not wanted but cheaper to read than to skip
-_WORTH_THREADS = 4 << 20
 
 
 def read_arrays(
@@ -158,15 +157,38 @@ def _read(
     expected: Mapping[str, str],
     progress: Progress | None,
 ) -> None:
-    tasks = [
+    tasks = (
         task for arena in _arenas(tensors) for task in _tasks(arena, arena.place(arrays), expected)
-    ]
-    if THREADS == 1 or sum(tensor.nbytes for tensor in tensors.values()) < _WORTH_THREADS:
-        counts: Iterable[int] = (task() for task in tasks)
-        _report(counts, progress)
+    )
+    bundles = list(_bundled(tasks))
+    if THREADS == 1 or len(bundles) == 1:
+        _report(map(_run, bundles), progress)
         return
     with ThreadPoolExecutor(THREADS) as pool:
-        _report(pool.map(lambda task: task(), tasks), progress)
+        _report(pool.map(_run, bundles), progress)
+
+
+_Task = tuple[int, Callable[[], None]]  # how many bytes it reads, and what reads them
+
+
+def _bundled(tasks: Iterable[_Task]) -> Iterator[list[_Task]]:
+    """Put small tasks together, so that each bundle is worth handing to a thread."""
+    bundle: list[_Task] = []
+    size = 0
+    for task in tasks:
+        bundle.append(task)
+        size += task[0]
+        if size >= _TASK:
+            yield bundle
+            bundle, size = [], 0
+    if bundle:
+        yield bundle
+
+
+def _run(bundle: list[_Task]) -> int:
+    for _, task in bundle:
+        task()
+    return sum(size for size, _ in bundle)
 
 
 def _report(counts: Iterable[int], progress: Progress | None) -> None:
@@ -175,12 +197,10 @@ def _report(counts: Iterable[int], progress: Progress | None) -> None:
             progress(count)
 
 
-def _tasks(
-    arena: _Arena, memory: memoryview, expected: Mapping[str, str]
-) -> Iterator[Callable[[], int]]:
+def _tasks(arena: _Arena, memory: memoryview, expected: Mapping[str, str]) -> Iterator[_Task]:
     """Split the reading of an arena into parts of a few megabytes, at tensors where they fit."""
 
-    def fill(start: int, stop: int, rows: list[tuple[str, Tensor]]) -> int:
+    def fill(start: int, stop: int, rows: list[tuple[str, Tensor]]) -> None:
         # A tensor of many pieces is hashed as they come, while each is in cache.
         alone = len(rows) == 1 and rows[0][1].offset == start and rows[0][1].nbytes == stop - start
         hasher = xxhash.xxh3_128()
@@ -196,16 +216,16 @@ def _tasks(
             found = hasher.hexdigest() if alone else xxhash.xxh3_128_hexdigest(held)
             if found != expected[name]:
                 raise mismatch(name, expected[name], found, tensor.source.where)
-        return stop - start
 
     group: list[tuple[str, Tensor]] = []
     start = stop = arena.start
 
-    def tasks() -> Iterator[Callable[[], int]]:
+    def tasks() -> Iterator[_Task]:
         checked = [row for row in group if row[0] in expected]
         step = stop - start if checked else _TASK
         for at in range(start, stop, step):
-            yield partial(fill, at, min(at + step, stop), checked)
+            end = min(at + step, stop)
+            yield end - at, partial(fill, at, end, checked)
 
     for name, tensor in arena.rows:
         if group and tensor.offset + tensor.nbytes - start > _TASK:

@@ -138,7 +138,13 @@ def check_names(names: Iterable[str], where: str) -> None:
         UnsafeError: one of the names is such.
     """
     listed = list(names)
-    joined = "\n".join(listed)
+    try:
+        joined = "\n".join(listed)
+        joined.encode()
+    except TypeError:
+        raise ArgumentError("the names of tensors have to be text", where=where) from None
+    except UnicodeEncodeError:
+        raise UnsafeError("a tensor's name holds half a character", where=where) from None
     if "\0" in joined or ".." in joined or max(map(len, listed), default=0) > MAX_NAME // 4:
         for name in listed:
             if problem := name_problem(name):

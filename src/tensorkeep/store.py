@@ -94,7 +94,7 @@ class Location:
         """How messages name it."""
         if not self.key:
             return self.store.where
-        return posixpath.join(self.store.where, self.key) if self.store.where else self.key
+        return self.key if self.store.where == "." else posixpath.join(self.store.where, self.key)
 
     @property
     def name(self) -> str:
@@ -131,6 +131,7 @@ class Location:
             or "\\" in name
             or any(part in ("", ".", "..") for part in parts)
             or any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in parts)
+            or any("\ud800" <= letter <= "\udfff" for letter in name)
         ):
             shown = name if len(name) < 60 else f"{name[:57]}..."
             raise UnsafeError(

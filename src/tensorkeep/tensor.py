@@ -135,7 +135,7 @@ class Tensor:
     def pieces(self, size: int = _PIECE) -> Iterator[memoryview]:
         """Give the canonical bytes in order, `size` bytes at a time."""
         if self.dtype.packed:
-            size //= 8  # packing takes several times as much while it runs
+            size = max(1, size // 8)  # packing takes several times as much while it runs
         if self.nbytes <= size:
             yield self.read()
             return

@@ -26,15 +26,18 @@ import base64
 import binascii
 import itertools
 import math
+import re
 import sys
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
+from keyword import iskeyword
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tensorkeep.dtypes import STRING
 from tensorkeep.errors import CorruptError, TensorKeepError, UnsupportedError
 from tensorkeep.state import Json, name_problem
 from tensorkeep.tensor import Tensor
@@ -104,7 +107,7 @@ class _Flatten:
             raise self._refuse(
                 path,
                 f"is a {type(value).__module__}.{type(value).__qualname__}, which is not kept",
-                _CURES.get(type(value).__name__, _ANY_CURE),
+                _cure(value),
             )
         return self._array(*found, path)
 
@@ -179,7 +182,10 @@ class _Flatten:
                     "Use str, int, float, bool, None or tuples of them.",
                 )
             pairs.append(
-                [self.node(key, path, depth + 1), self.node(child, (*path, _part(key)), depth + 1)]
+                [
+                    self.node(key, path, depth + 1),
+                    self.node(child, (*path, part_of(key)), depth + 1),
+                ]
             )
         return pairs
 
@@ -222,6 +228,14 @@ _WALKERS: dict[type, Callable[[_Flatten, Any, tuple[str, ...], int], Any]] = {
     dict: _Flatten._dict,
     OrderedDict: _Flatten._ordereddict,
 }
+
+
+def _cure(value: Any) -> str:
+    name = type(value).__name__
+    full = f"{type(value).__module__.partition('._')[0]}.{name}"
+    return _CURES.get(full) or _CURES.get(name) or _ANY_CURE
+
+
 _ANY_CURE = (
     "Turn it into arrays, numbers, text, dicts or lists; for a model, pass what its state_dict() "
     "gives."
@@ -231,7 +245,9 @@ _CURES = {
     "frozenset": "Use a sorted list.",
     "bytearray": "Use bytes.",
     "defaultdict": "Use dict(...).",
-    "Generator": "Keep its bit_generator.state.",
+    "numpy.random.Generator": "Keep its bit_generator.state.",
+    "torch.Generator": "Keep its get_state().",
+    "Size": "Use tuple(...).",
     "RandomState": "Keep its get_state().",
     "Random": "Keep its getstate().",
     "MaskedArray": "Keep its data and its mask as two arrays.",
@@ -269,7 +285,9 @@ class _Unflatten:
         self.from_tensor = from_tensor
         self.usual = usual
         self.where = where
-        self._built: dict[tuple[str, str, str], Any] = {}
+        self._built: dict[tuple[str, str], Any] = {}
+        self._texts: dict[str, str] = {}
+        self._bytes: dict[str, bytes] = {}
 
     def node(self, tree: Any, path: tuple[str, ...]) -> Any:
         if isinstance(tree, str):
@@ -293,22 +311,38 @@ class _Unflatten:
         return build(self, tree[tag], path, tree)
 
     def _leaf(self, leaf: Any, path: tuple[str, ...], framework: str, numpy: str) -> Any:
-        name = (".".join(path) if path else ROOT) if leaf == "$" else str(leaf)[2:]
-        if name not in self.tensors or not str(leaf).startswith("$"):
+        """Give a tensor; the same one wherever it is named, so that nothing is copied twice."""
+        tensor = self.tensors.get(self._name(leaf, path))
+        if tensor is None:
+            name = self._name(leaf, path)
             raise CorruptError(
                 f"the nesting names the tensor {name!r}, which is not there", where=self.where
             )
-        key = (name, framework, numpy)
+        name = self._name(leaf, path)
+        if self._texts.setdefault(name, numpy) != numpy or not _fits_text(tensor, numpy):
+            raise CorruptError(
+                f"the nesting gives the tensor {name!r} a text type that it cannot have",
+                where=self.where,
+            )
+        key = (name, framework)
         if key not in self._built:
             self._built[key] = self.from_tensor(name, framework, numpy)
         return self._built[key]
+
+    def _name(self, leaf: Any, path: tuple[str, ...]) -> str:
+        if leaf == "$":
+            return ".".join(path) if path else ROOT
+        return str(leaf)[2:] if str(leaf).startswith("$:") else ""
 
     def build_array(self, leaf: Any, path: tuple[str, ...], tree: dict[str, Any]) -> Any:
         framework = tree.get("framework", self.usual)
         return self._leaf(leaf, path, str(framework), str(tree.get("numpy", "")))
 
     def build_scalar(self, leaf: Any, path: tuple[str, ...], tree: dict[str, Any]) -> Any:
-        return self._leaf(leaf, path, "numpy", str(tree.get("numpy", "")))[()]
+        array = self._leaf(leaf, path, "numpy", str(tree.get("numpy", "")))
+        if array.shape:
+            raise CorruptError(f"a scalar is an array of shape {array.shape}", where=self.where)
+        return array[()]
 
     def build_tuple(self, items: Any, path: tuple[str, ...], tree: dict[str, Any]) -> Any:
         return tuple(self.node(items, path))
@@ -316,7 +350,7 @@ class _Unflatten:
     def pairs(self, pairs: Any, path: tuple[str, ...]) -> Iterator[tuple[Any, Any]]:
         for key, child in pairs:
             built = self.node(key, path)
-            yield built, self.node(child, (*path, _part(built)))
+            yield built, self.node(child, (*path, part_of(built)))
 
     def build_dict(self, pairs: Any, path: tuple[str, ...], tree: Any) -> Any:
         return dict(self.pairs(pairs, path))
@@ -331,7 +365,10 @@ class _Unflatten:
 
     def build_bytes(self, data: Any, path: tuple[str, ...], tree: Any) -> Any:
         if data.startswith("$"):
-            return self._leaf(data, path, "numpy", "").tobytes()
+            name = self._name(data, path)
+            if name not in self._bytes:
+                self._bytes[name] = self._leaf(data, path, "numpy", "").tobytes()
+            return self._bytes[name]
         try:
             return base64.b64decode(data, validate=True)
         except binascii.Error as error:
@@ -365,7 +402,26 @@ def _namedtuple(module: str, name: str, fields: tuple[str, ...]) -> type[tuple[A
 
 @lru_cache(maxsize=256)
 def _made_namedtuple(name: str, fields: tuple[str, ...]) -> type[tuple[Any, ...]]:
+    for i, field in enumerate(fields):
+        usable = field.isidentifier() and not iskeyword(field) and not field.startswith("_")
+        if not usable and field != f"_{i}":  # what rename=True makes of a name it cannot use
+            raise ValueError(f"{field!r} is no name of a field")
     return namedtuple(name, fields, rename=True)
+
+
+_TEXT_TYPE = re.compile(r"T|([<|]U|\|S)(0|[1-9][0-9]{0,9})")
+_WIDE, _WIDE_RATIO = 1 << 28, 64
+
+
+def _fits_text(tensor: Tensor, numpy: str) -> bool:
+    """Say whether strings can be of a NumPy text type, without taking far more than they hold."""
+    if not numpy:
+        return True
+    match = _TEXT_TYPE.fullmatch(numpy)
+    if match is None or tensor.dtype is not STRING:
+        return False
+    wide = tensor.size * int(match[2] or 0) * 4
+    return wide <= max(_WIDE, _WIDE_RATIO * tensor.nbytes)
 
 
 def _text_dtype(array: npt.NDArray[Any]) -> str:
@@ -382,7 +438,7 @@ def _is_named(value: tuple[Any, ...]) -> bool:
     )
 
 
-def _part(key: Any) -> str:
+def part_of(key: Any) -> str:
     """Spell a key as a part of a tensor's name; huge integers in hex, which has no limit."""
     return hex(key) if type(key) is int and abs(key) >= _EXACT_INT else str(key)
 

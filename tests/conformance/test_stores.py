@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tensorkeep import testing
@@ -44,7 +45,8 @@ def test_contract(make: Make, check: Callable[[Store], None], tmp_path: Path) ->
 
 @every_store
 def test_any_order_of_operations(make: Make, tmp_path: Path) -> None:
-    run_state_machine_as_test(testing.store_machine(partial(make, tmp_path)))
+    quick = settings(max_examples=30, stateful_step_count=20)
+    run_state_machine_as_test(testing.store_machine(partial(make, tmp_path)), settings=quick)
 
 
 @every_store

@@ -353,13 +353,12 @@ def test_a_document_that_could_not_be_read_is_not_written(monkeypatch: pytest.Mo
 
 def test_what_json_cannot_say_is_refused() -> None:
     tensors = {"w": Tensor.of(np.arange(2))}
-    for state in (
-        State(tensors, metadata={"loss": float("nan")}),
-        State(tensors, metadata={"big": 10**5000}),
-        State(tensors, skeleton={"tree": {"$tensor": "int8"}}),
-    ):
-        with pytest.raises(UnsupportedError):
-            encode(state)
+    metadata: Any
+    for metadata in ({"loss": float("nan")}, {"big": 10**5000}, {"shape": (1, 2)}, {"a": {1: 2}}):
+        with pytest.raises(UnsupportedError, match="cannot be written as JSON"):
+            encode(State(tensors, metadata=metadata))
+    with pytest.raises(UnsupportedError, match="holds the text of a tensor"):
+        encode(State(tensors, skeleton={"tree": {"$tensor": "int8"}}))
     deep: Any = 1
     for _ in range(200):
         deep = [deep]

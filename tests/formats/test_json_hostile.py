@@ -111,7 +111,7 @@ def test_tensors_that_contradict_themselves_are_named(text: str) -> None:
         nested('{"$dict": [[{"$int": "zz"}, 1]]}'),
         nested('{"$dict": [[[1], 1]]}'),
         nested('{"$dict": [[{"$scalar": "$"}, 1]]}'),
-        nested(f'{{"$dict": [[{{"$int": "0x{"f" * 100_000}"}}, 1]]}}'),
+        nested(f'{{"$dict": [[{{"$tuple": [{{"$int": "0x{"f" * 100_000}"}}]}}, 1]]}}'),
         nested(f"{'[' * 300}1{']' * 300}"),
         '{"a": 1, "a": 2}',
         '{"tensorkeep": 1, "tensorkeep": 1, "tensors": {}}',

@@ -79,6 +79,13 @@ def test_numpy_leaves_room_for_the_first_axis_to_grow(length: int) -> None:
     assert saved(array) == numpy_saved(array)
 
 
+def test_the_padding_is_that_of_numpy_for_every_length_of_header() -> None:
+    for ndim in range(65):
+        array = np.zeros((1,) * ndim, np.int8)
+        assert saved(array) == numpy_saved(array)
+        assert_equal_states(tk.load(at(saved(array))), array)
+
+
 @pytest.mark.parametrize("array", [np.array(["aé", "", "𝄞"]), np.array([[b"a\xff", b"\0b"]])])
 def test_strings_are_numpys_own(array: npt.NDArray[Any]) -> None:
     data = saved(array)
@@ -253,7 +260,7 @@ BROKEN = {
     "blanks in a shape": header(shape=f"(3{' ' * 60_000}"),
     "minus signs": header(shape="-" * 60_000),
     "non-ASCII": header(shape="(3,)é"),
-    "too many axes": header(shape="(1," + "1," * 64 + ")"),
+    "too many axes": header(shape="(3," + "1," * 64 + ")"),
     "very many axes": header(shape="(" + "9999999999999999999," * 3000 + ")"),
     "beyond memory": header(shape=f"({2**40}, {2**40})"),
     "beyond memory times zero": header(shape=f"(0, {2**40}, {2**40})"),

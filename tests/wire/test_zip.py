@@ -179,7 +179,7 @@ def test_stored_data_is_aligned() -> None:
 
 def test_members_of_more_than_4_gib(tmp_path: Path) -> None:
     block, blocks = bytes(16 << 20), 257
-    sizes = {"first": 3, "huge": blocks * len(block), "last": 3}
+    sizes = {"first": 3, "huge": blocks * len(block), "the last of all": 3}
 
     def chunks(name: str) -> Callable[[], Iterable[bytes]]:
         return lambda: [block] * blocks if name == "huge" else [b"abc"]
@@ -196,14 +196,14 @@ def test_members_of_more_than_4_gib(tmp_path: Path) -> None:
     source = FileSource(path)
     found = read_directory(source)
     assert {name: member.size for name, member in found.items()} == sizes
-    assert found["last"].header > 1 << 32
+    assert found["the last of all"].header > 1 << 32
     assert data_start(source, found["huge"]) % 64 == 0
-    for name in ("first", "last"):
+    for name in ("first", "the last of all"):
         check_member(source, found[name])
         assert bytes(open_member(source, found[name]).read(0, 3)) == b"abc"
     with zipfile.ZipFile(path) as archive:
         assert {info.filename: info.file_size for info in archive.infolist()} == sizes
-        assert archive.read("last") == b"abc"
+        assert archive.read("the last of all") == b"abc"
         with archive.open("huge") as huge:
             assert huge.read(10) == bytes(10)
 
@@ -277,6 +277,12 @@ def test_sizes_around_those_of_pieces(size: int) -> None:
     data = (b"0123456789abcdef" * (size // 16 + 1))[:size]
     assert contents_of(built({"a": data}, compress=True)) == {"a": data}
     assert contents_of(by_zipfile({"a": data}, zipfile.ZIP_DEFLATED)) == {"a": data}
+
+
+def test_output_that_is_left_when_the_input_is_used_up() -> None:
+    for more in range(0, 300, 3):
+        data = b"x" * ((1 << 20) + more)
+        assert contents_of(built({"a": data}, compress=True)) == {"a": data}
 
 
 def lying(data: bytes, size: int, crc: int | None = None) -> bytes:
@@ -361,6 +367,14 @@ def test_overlapping_members() -> None:
     refused(patched(data, first + 42, "<I", offset), CorruptError, "twice|does not fit")
     refused(patched(data, first + 20, "<II", 400, 400), CorruptError, "does not fit")
     refused(patched(data, second + 42, "<I", 1 << 31), CorruptError, "does not fit")
+
+
+def test_a_local_header_that_reaches_into_the_next_member() -> None:
+    data = built({"a": b"x" * 100, "b": b"y" * 100})
+    (extra,) = struct.unpack_from("<H", data, 28)
+    changed = MemorySource(patched(data, 28, "<H", extra + 4))
+    with pytest.raises(CorruptError, match="differs from the directory's entry"):
+        data_start(changed, read_directory(changed)["a"])
 
 
 def test_the_same_name_twice() -> None:

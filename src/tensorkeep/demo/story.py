@@ -87,8 +87,7 @@ def _run(folder: Path, say: Say) -> Summary:
         _resume(state, kill, say)
         same = _compare_with_uninterrupted(state, alone, say)
     finally:
-        for file in (state, alone):  # what is left where this process is stopped itself
-            sweep(file)
+        sweep(folder)  # what is left where this process is stopped itself
     weights = _trained(state)
     accuracy = network.accuracy(weights, held_out.images, held_out.labels)
     conversions, skipped = _convert(weights, folder, accuracy, held_out, say)

@@ -28,7 +28,7 @@ def by_name(name: str) -> Format:
     Raises:
         ArgumentError: there is none.
     """
-    if name not in FORMATS:
+    if str(name) not in FORMATS:
         raise ArgumentError(f"no format is called {name!r}", cure=f"There are {_listed()}.")
     return FORMATS[name]
 
@@ -106,10 +106,13 @@ def find(location: Location) -> Location:
 
 def _by_suffix(location: Location) -> Format | None:
     name = location.name.lower()
-    for format in FORMATS.values():
-        if name.endswith(format.suffixes):
-            return format
-    return None
+    fitting = [
+        (len(suffix), format)
+        for format in FORMATS.values()
+        for suffix in format.suffixes
+        if name.endswith(suffix)
+    ]
+    return max(fitting, key=lambda row: row[0])[1] if fitting else None
 
 
 def _listed() -> str:

@@ -61,6 +61,7 @@ VERSION = 1
 _VERSION = "tensorkeep"
 _SEAL = "xxh3_128"
 _ZEROS = b"0" * 32
+_EXACT_INT = 2**53
 _MEMBERS = {_VERSION, "metadata", "framework", "state", "tensors", "order", _SEAL}
 _SHARD_INDEX = ".safetensors.index.json"
 
@@ -113,7 +114,8 @@ def decode(location: Location) -> State:
     raw = source.read(0, source.size)
     if raw.nbytes > MAX_TENSORS and bytes(raw).count(b'"$tensor"') > MAX_TENSORS:
         raise _too_many(where)
-    document = parse_json(raw, where)
+    marked = bytes(raw[:3]) == codecs.BOM_UTF8  # as some editors do
+    document = parse_json(raw[3:] if marked else raw, where)
     sealed = _check_seal(document, raw, where)
     found = _ours(document, where) if _is_ours(document) else _foreign(document, where)
     if len(found.tensors) > MAX_TENSORS:
@@ -265,15 +267,17 @@ def _is_pair(pair: Any) -> bool:
 
 
 def _key(tree: Any, where: str) -> str:
-    """Give what a dict's key adds to the dotted path."""
+    """Give what a dict's key adds to the dotted path: what `tensorkeep.tree` makes of it."""
 
     def refuse(name: str, framework: str, numpy: str) -> Any:
         raise CorruptError(f"the tensor {show(name)} is the key of a dict", where=where)
 
     built = unflatten({"tree": tree}, {}, refuse, where)
+    if type(built) is int and abs(built) >= _EXACT_INT:
+        return hex(built)
     try:
         return str(built)
-    except ValueError as error:  # an integer of more digits than Python converts
+    except ValueError as error:  # a tuple with an integer of more digits than Python converts
         raise CorruptError(f"a dict has a key that cannot be read: {error}", where=where) from None
 
 

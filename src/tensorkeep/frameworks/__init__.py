@@ -24,7 +24,7 @@ def by_name(name: str) -> Framework:
     Raises:
         ArgumentError: there is none.
     """
-    if name not in FRAMEWORKS:
+    if str(name) not in FRAMEWORKS:
         raise ArgumentError(
             f"no framework is called {name!r}", cure=f"There are {', '.join(FRAMEWORKS)}."
         )

@@ -1,8 +1,9 @@
 """Files in a folder. A file is replaced whole or not at all, and never truncated in place.
 
 Each put goes to a hidden temporary file in the target's own folder; commit renames them in the
-order of the puts. A writer holds a lock on its temporary files, so that the next save can tell the
-leftovers of a killed one from those of a living one, and remove them.
+order of the puts. From its first put to its commit a writer holds a shared lock on the folder, so
+that a later one that gets the folder to itself knows that all temporary files there were left
+behind by killed saves, and removes them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +25,14 @@ from tensorkeep.store import Chunk, Progress, Store
 
 _PIECE = 8 << 20
 _MAX_VECTORS = 1024  # IOV_MAX on Linux and macOS
-_SUFFIX = ".tmp"
+_SUFFIX = ".tensorkeep.tmp"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Pending:
+    key: str
     temporary: Path
     target: Path
-    fd: int  # holds the lock that tells others the writer is alive
     durable: bool
 
 
@@ -52,50 +54,56 @@ class FileStore(Store):
     def __init__(self, folder: str | os.PathLike[str] = ".", *, named: str = "") -> None:
         self.folder = Path(folder)
         self.named = named
-        self.where = "" if str(folder) in ("", ".") else str(folder)
+        self.where = str(self.folder)
         self._pending: list[_Pending] = []
         self._deleted: list[str] = []
+        self._locks: dict[Path, int] = {}
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Give the files of each folder in the order of their names, then those below it."""
-        return self._walk("", prefix)
+        folders = [""]
+        while folders:
+            below = folders.pop()
+            entries = self._list(below)
+            for entry in entries:
+                if (below + entry.name).startswith(prefix) and _is_kept(entry):
+                    yield below + entry.name
+            inner = [f"{below}{e.name}/" for e in entries if e.is_dir(follow_symlinks=False)]
+            folders += [f for f in reversed(inner) if f.startswith(prefix[: len(f)])]
 
-    def _walk(self, below: str, prefix: str) -> Iterator[str]:
+    def _list(self, below: str) -> list[os.DirEntry[str]]:
         try:
-            entries = sorted(os.scandir(self.folder / below), key=lambda entry: entry.name)
+            return sorted(os.scandir(self.folder / below), key=lambda entry: entry.name)
         except FileNotFoundError:
             raise MissingError("there is no such folder", where=self.where) from None
-        except OSError as error:
-            raise StoreError(f"cannot be listed: {error.strerror}", where=self.where) from error
-        for entry in entries:
-            key = below + entry.name
-            if key.startswith(prefix) and entry.is_file() and not _is_temporary(entry.name):
-                yield key
-        for entry in entries:
-            folder = f"{below}{entry.name}/"
-            if folder.startswith(prefix[: len(folder)]) and entry.is_dir(follow_symlinks=False):
-                yield from self._walk(folder, prefix)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"cannot be listed: {_reason(error)}", where=self.where) from error
 
     def get(self, key: str) -> Source:
-        path = self.folder / key
-        if key != self.named:
-            self._contain(path)
-        return FileSource(path)
+        return FileSource(self._contained(key))
 
-    def _contain(self, path: Path) -> None:
-        """Refuse a file that is a link out of the folder.
+    def _contained(self, key: str) -> Path:
+        """Find the file of a key; refuse keys and links that lead out of the folder.
 
         Hugging Face's download cache is links from snapshots/REVISION into blobs beside it, which
         is a folder of the same model: those are followed.
         """
-        home = os.path.realpath(self.folder)
-        real = os.path.realpath(path)
+        path = self.folder / key
+        if not key or os.path.isabs(key) or ".." in key.split("/"):
+            raise UnsafeError(f"the key {key[:60]!r} leads out of the folder", where=self.where)
+        if key == self.named:
+            return path
+        try:
+            home, real = os.path.realpath(self.folder), os.path.realpath(path)
+        except (OSError, ValueError) as error:
+            problem = f"the key {key[:60]!r} is no file name: {_reason(error)}"
+            raise StoreError(problem, where=self.where) from error
         if os.path.commonpath([home, real]) == home:
-            return
+            return path
         snapshots = os.path.dirname(home)
         blobs = os.path.join(os.path.dirname(snapshots), "blobs")
         if os.path.basename(snapshots) == "snapshots" and os.path.dirname(real) == blobs:
-            return
+            return path
         raise UnsafeError(
             f"is a link to {real}, outside its own folder",
             where=str(path),
@@ -111,75 +119,136 @@ class FileStore(Store):
         durable: bool = True,
         progress: Progress | None = None,
     ) -> None:
-        target = Path(os.path.realpath(self.folder / key))  # a link stays, its target is replaced
-        if target.is_dir():
-            raise StoreError(
-                "is a folder", where=str(self.folder / key), cure="Give the name of a file in it."
-            )
-        if not target.parent.is_dir():
-            raise MissingError(
-                "the folder to save in does not exist",
-                where=str(target.parent),
-                cure="Create it first.",
-            )
-        sweep(target)
+        path = self._contained(key)
         try:
-            temporary, fd = _create(target)
-        except OSError as error:
-            raise StoreError(f"cannot be written: {error.strerror}", where=str(target)) from error
-        self._pending.append(_Pending(temporary, target, fd, durable))
+            target = Path(os.path.realpath(path))  # a link stays, its target is replaced
+            mode = _replaceable(target)
+            self._lock(target.parent)
+            temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(4)}{_SUFFIX}")
+            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except (OSError, ValueError) as error:
+            raise _failed(error, path, size) from error
+        put = _Pending(key, temporary, target, durable)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.fchmod(fd, target.stat().st_mode & 0o7777)
+            if mode is not None:
+                os.fchmod(fd, mode)
             if size is not None and syscalls.network_filesystem(fd) is None:
                 syscalls.reserve(fd, size)
-            _write(fd, chunks, durable, progress)
+            written = _write(fd, chunks, durable, progress)
+            if size is not None and written != size:
+                raise StoreError(f"{written:,} bytes came, not {size:,}", where=str(path))
             if durable:
                 os.fsync(fd)
-        except OSError as error:
-            self._drop(self._pending.pop())
-            if isinstance(error, StoreError | MissingError):
-                raise
-            raise _failed(error, target, size) from error
-        except BaseException:
-            self._drop(self._pending.pop())
+        except BaseException as error:
+            self._drop(put)
+            if isinstance(error, OSError):
+                raise _failed(error, path, size) from error
             raise
+        finally:
+            os.close(fd)
+        self._forget(key)
+        self._pending.append(put)
 
     def delete(self, key: str) -> None:
+        self._contained(key)
+        self._forget(key)
         self._deleted.append(key)
 
     def commit(self) -> None:
+        try:
+            self._rename()
+        finally:
+            self.rollback()
+
+    def _rename(self) -> None:
         folders: set[Path] = set()
-        while self._pending:
-            put = self._pending[0]
-            try:
+        try:
+            while self._pending:
+                put = self._pending[0]
                 os.replace(put.temporary, put.target)
-            except OSError as error:
-                self.rollback()
-                raise _failed(error, put.target, None) from error
-            os.close(put.fd)
-            self._pending.pop(0)
-            if put.durable:
-                folders.add(put.target.parent)
-        for folder in folders:
-            _sync_folder(folder)
+                self._pending.pop(0)
+                if put.durable:
+                    folders.add(put.target.parent)
+            for folder in folders:
+                os.fsync(self._locks[folder])
+        except OSError as error:
+            raise _failed(error, self.folder, None) from error
         for key in self._deleted:
-            with contextlib.suppress(OSError):  # it was replaced and is only taking up room
+            with contextlib.suppress(OSError):  # it was replaced and only takes up room
                 os.unlink(self.folder / key)
-        self._deleted.clear()
 
     def rollback(self) -> None:
         while self._pending:
             self._drop(self._pending.pop())
         self._deleted.clear()
+        while self._locks:
+            os.close(self._locks.popitem()[1])
+
+    def _forget(self, key: str) -> None:
+        """Drop what an earlier put or delete would do to a key: the last one counts."""
+        for put in [put for put in self._pending if put.key == key]:
+            self._pending.remove(put)
+            self._drop(put)
+        if key in self._deleted:
+            self._deleted.remove(key)
 
     def _drop(self, put: _Pending) -> None:
         with contextlib.suppress(OSError):
             os.unlink(put.temporary)
-        os.close(put.fd)
+
+    def _lock(self, folder: Path) -> None:
+        """Share a folder with other writers until the commit; alone in it, sweep it first."""
+        if folder in self._locks:
+            return
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._locks[folder] = fd
+        with contextlib.suppress(OSError):  # a filesystem without locks: leftovers stay
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_leftovers(folder)
+            fcntl.flock(fd, fcntl.LOCK_SH)
 
 
-def _write(fd: int, chunks: Iterable[Chunk], durable: bool, progress: Progress | None) -> None:
+def sweep(folder: Path) -> None:
+    """Remove what killed saves have left in a folder, unless a save is under way there."""
+    store = FileStore(folder)
+    with contextlib.suppress(OSError):
+        store._lock(folder)
+    store.close()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for name in os.listdir(folder):
+        if _is_temporary(name):
+            with contextlib.suppress(OSError):
+                os.unlink(folder / name)
+
+
+def _replaceable(target: Path) -> int | None:
+    """Give the mode of the file that will be replaced, or None where there is none.
+
+    Raises:
+        StoreError: a folder, a pipe or a device is in its place.
+        MissingError: the folder does not exist.
+    """
+    try:
+        info = target.stat()
+    except FileNotFoundError:
+        if not target.parent.is_dir():
+            raise MissingError(
+                "the folder to save in does not exist",
+                where=str(target.parent),
+                cure="Create it first.",
+            ) from None
+        return None
+    if stat.S_ISDIR(info.st_mode):
+        raise StoreError("is a folder", where=str(target), cure="Give the name of a file in it.")
+    if not stat.S_ISREG(info.st_mode):
+        raise StoreError("is a pipe or device, not a file", where=str(target))
+    return info.st_mode & 0o7777
+
+
+def _write(fd: int, chunks: Iterable[Chunk], durable: bool, progress: Progress | None) -> int:
     """Write chunks in order: large ones in pieces, runs of small ones in one call."""
     offset = 0
     batch: list[memoryview] = []
@@ -207,6 +276,7 @@ def _write(fd: int, chunks: Iterable[Chunk], durable: bool, progress: Progress |
             if waiting >= _PIECE or len(batch) == _MAX_VECTORS:
                 flush()
     flush()
+    return offset
 
 
 def _write_all(fd: int, views: list[memoryview], offset: int) -> None:
@@ -224,59 +294,37 @@ def _write_all(fd: int, views: list[memoryview], offset: int) -> None:
         done += count
 
 
-def _create(target: Path) -> tuple[Path, int]:
-    """Create and lock a new temporary file beside the target."""
-    while True:
-        temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(4)}{_SUFFIX}")
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        with contextlib.suppress(OSError):  # a filesystem without locks: its leftovers stay
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        if os.fstat(fd).st_nlink:
-            return temporary, fd
-        os.close(fd)  # another save swept it between its creation and its lock
-
-
-def sweep(target: Path) -> None:
-    """Remove what killed saves of the same file have left in its folder."""
-    prefix = _prefix(target)
-    for name in os.listdir(target.parent):
-        if not (name.startswith(prefix) and _is_temporary(name)):
-            continue
-        path = target.with_name(name)
-        with contextlib.suppress(OSError):
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(path)
-            finally:
-                os.close(fd)
-
-
 def _prefix(target: Path) -> str:
-    """Name what all temporary files of a target start with; file names end at 255 bytes."""
-    return f".{target.name.encode()[:200].decode(errors='ignore')}."
+    """Start the names of a target's temporary files with its own; file names end at 255 bytes."""
+    name = os.fsencode(target.name)
+    return f".{target.name if len(name) <= 200 else name[:200].decode(errors='ignore')}."
 
 
 def _is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(_SUFFIX)
 
 
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
+def _is_kept(entry: os.DirEntry[str]) -> bool:
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        return entry.is_file() and not _is_temporary(entry.name)
+    except OSError:  # a link that leads in a circle
+        return False
 
 
-def _failed(error: OSError, target: Path, size: int | None) -> StoreError:
-    problem = f"cannot be written: {error.strerror}"
-    cure = "What was there before is unchanged."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _failed(error: OSError | ValueError, target: Path, size: int | None) -> Exception:
+    if isinstance(error, StoreError | MissingError | UnsafeError):
+        return error
+    code = getattr(error, "errno", None)
+    problem = f"cannot be written: {_reason(error)}"
+    if code in (errno.ENOSPC, errno.EDQUOT):
         with contextlib.suppress(OSError):
             free = os.statvfs(target.parent)
             needed = f"{size:,} bytes are needed and " if size else ""
             problem += f" ({needed}{free.f_bavail * free.f_frsize:,} are free)"
-    failure = StoreError(problem, where=str(target), cure=cure)
-    failure.errno = error.errno
+    failure = StoreError(problem, where=str(target), cure="What was there before is unchanged.")
+    failure.errno = code
     return failure

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from tensorkeep.errors import CorruptError, UnsafeError, UnsupportedError
 
-_BOM = "\ufeff"
+_SCALARS = {type(None), bool, int, float, str}
 _SHORT = 3
 _MAX_LEVELS = 400  # a nesting of 100 levels takes up to three of JSON each
 
@@ -23,8 +24,10 @@ class Part:
     text: Callable[[str], Iterator[str]]
 
 
-def parse_json(data: bytes | memoryview | str, where: str, what: str = "JSON") -> Any:
-    """Parse a JSON document.
+def parse_json(
+    data: bytes | memoryview | str, where: str, what: str = "JSON", *, most: int | None = None
+) -> Any:
+    """Parse a JSON document, of not much more than `most` values where that is given.
 
     Raises:
         CorruptError: not UTF-8, not JSON, nested too deeply, or a key given twice.
@@ -35,7 +38,9 @@ def parse_json(data: bytes | memoryview | str, where: str, what: str = "JSON") -
     """
     try:
         text = data if isinstance(data, str) else str(data, "utf-8")
-        text = text.removeprefix(_BOM)
+        if most is not None and _values(text, most) > most:
+            problem = f"the {what} holds more than {most:,} values"
+            raise UnsafeError(problem, where=where, cure="It was made to fill the memory.")
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
     except _DuplicateError as error:
         problem = f"the {what} gives {show(error.args[0])} twice"
@@ -56,20 +61,42 @@ def dump_json(value: Any) -> str:
     """Write compact JSON, non-ASCII characters as themselves, keys in the order given.
 
     Raises:
-        UnsupportedError: it is nested too deeply.
-        ValueError: it holds NaN or infinity, or itself.
-        TypeError: it holds what JSON has no form for.
+        UnsupportedError: something in it is not JSON, or would not read back as it was.
 
     >>> dump_json({"ü": [1, 2.5]})
     '{"ü":[1,2.5]}'
     """
     try:
+        _check(value)
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except RecursionError:
-        raise UnsupportedError("is nested too deeply for JSON") from None
+        raise _not_json("it is nested too deeply") from None
+    except (TypeError, ValueError) as error:
+        raise _not_json(error) from None
     if _encodes(text):
         return text
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(value, separators=(",", ":"))
+    if json.loads(text) != value:
+        raise _not_json("it spells a character as two surrogates")
+    return text
+
+
+def _check(value: Any) -> None:
+    """Refuse what `json` would write as something else, such as tuples and numbers as keys."""
+    if type(value) is dict:
+        for key, child in value.items():
+            if type(key) is not str:
+                raise TypeError(f"it has {show(key)} for a key")
+            _check(child)
+    elif type(value) is list:
+        for child in value:
+            _check(child)
+    elif type(value) not in _SCALARS:
+        raise TypeError(f"it holds a {type(value).__name__}")
+
+
+def _not_json(reason: object, where: str = "") -> UnsupportedError:
+    return UnsupportedError(f"cannot be written as JSON: {reason}", where=where)
 
 
 def write_json(value: Any, indent: str, where: str) -> Iterator[str]:
@@ -92,14 +119,14 @@ def write_json(value: Any, indent: str, where: str) -> Iterator[str]:
 
 def _write(value: Any, line: str, indent: str, where: str, level: int) -> Iterator[str]:
     if level > _MAX_LEVELS:
-        raise UnsupportedError(f"nests over {_MAX_LEVELS} levels deep", where=where)
+        raise _not_json(f"it nests over {_MAX_LEVELS} levels deep", where)
     if isinstance(value, Part):
         yield from value.text(line)
         return
-    if not isinstance(value, list | dict) or not value:
+    if type(value) not in (list, dict) or not value:
         yield _scalar(value, where)
         return
-    if isinstance(value, dict):
+    if type(value) is dict:
         inline = str(next(iter(value))).startswith("$")
         rows = [(_key(key, where), child) for key, child in value.items()]
         opening, closing = "{}"
@@ -131,9 +158,7 @@ def quote(text: str) -> str:
         return _quote(text)
     escaped = json.dumps(text)
     if json.loads(escaped) != text:
-        raise UnsupportedError(
-            f"the text {show(text)} spells a character as two surrogates, which JSON cannot keep"
-        )
+        raise _not_json(f"{show(text)} spells a character as two surrogates")
     return escaped
 
 
@@ -152,18 +177,17 @@ def show(value: Any) -> str:
 
 
 def _scalar(value: Any, where: str) -> str:
-    if isinstance(value, str):
-        return quote(value)
     try:
-        return json.dumps(value, allow_nan=False)
+        _check(value)
+        return quote(value) if type(value) is str else json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise UnsupportedError(f"cannot be written as JSON: {error}", where=where) from None
+        raise _not_json(error, where) from None
 
 
 def _key(key: Any, where: str) -> str:
-    if not isinstance(key, str):
-        raise UnsupportedError(f"has {show(key)} for a key of JSON", where=where)
-    return f"{quote(key)}: "
+    if type(key) is not str:
+        raise _not_json(f"it has {show(key)} for a key", where)
+    return f"{_scalar(key, where)}: "
 
 
 def _encodes(text: str) -> bool:
@@ -187,6 +211,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise _DuplicateError(key)
             seen.add(key)
     return found
+
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_VALUE = re.compile(r"[\[{,]")
+
+
+def _values(text: str, most: int) -> int:
+    """Count the values of a document, about; the text within strings is passed over."""
+    marks = text.count(",") + text.count("[") + text.count("{")
+    if marks <= most:
+        return marks
+    return len(_VALUE.findall(_STRING.sub("", text)))
 
 
 def _constant(name: str) -> float:

@@ -34,6 +34,8 @@ from tensorkeep.notes import KEY, Notes
 from tensorkeep.state import Json, State
 from tensorkeep.store import Location
 
+_MAX_ALIGN = 1 << 20
+
 
 def accepts(location: Location) -> bool:
     """A header length that fits followed by `{`, an index of shards, or a folder of either."""
@@ -100,16 +102,18 @@ def encode(
         max_shard_size: start another shard before one has more than this many bytes of tensors
             ("5GB", "500MB", or a number).
     """
-    if align < 8 or align & (align - 1):
-        raise ArgumentError(f"align has to be a power of two of at least 8, not {align}")
+    if type(align) is not int or not 8 <= align <= _MAX_ALIGN or align & (align - 1):
+        raise ArgumentError(
+            f"align cannot be {align!r}", cure=f"Give a power of two from 8 to {_MAX_ALIGN:,}."
+        )
     if "__metadata__" in state:
         raise ArgumentError(
             "safetensors keeps the name __metadata__ for itself", cure="Rename the tensor."
         )
     tensors = dict(state)
-    digests = digests_of(tensors) if checksums else {}
-    for name, value in digests.items():  # bytes that were read from a checked file
-        if state.digests.get(name, value) != value:
+    digests = digests_of(tensors) if checksums else None
+    for name, value in (digests or {}).items():
+        if state.digests.get(name, value) != value:  # it was damaged before it came here
             raise mismatch(name, state.digests[name], value, state.where)
     notes = Notes(_not_text(state.metadata), state.skeleton, {}, digests)
     texts = {k: v for k, v in state.metadata.items() if isinstance(v, str)}
@@ -126,7 +130,7 @@ def encode(
         files = shard_names(stem, len(parts), old)
         weight_map = {name: file for file, part in zip(files, parts, strict=True) for name in part}
         for file, part in zip(files, parts, strict=True):
-            own = Notes(digests={name: digests[name] for name in part if name in digests})
+            own = Notes(digests=None if digests is None else {name: digests[name] for name in part})
             yield encode_file(location.beside(file).key, part, own, texts, align)
         yield encode_index(location.beside(index).key, weight_map, notes, tensors)
         removed = old - set(files)
@@ -143,7 +147,7 @@ def _not_text(metadata: Mapping[str, Json]) -> dict[str, Json]:
 
 FORMAT = Format(
     name="safetensors",
-    suffixes=(".safetensors",),
+    suffixes=(".safetensors", INDEX),
     accepts=accepts,
     decode=decode,
     encode=encode,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import sub
 from typing import Any
@@ -20,11 +20,12 @@ from tensorkeep.dtypes import DType, count_of
 from tensorkeep.errors import ArgumentError, CorruptError, UnsafeError
 from tensorkeep.notes import KEY, MAX_AXES, is_shape
 from tensorkeep.state import MAX_TENSORS
-from tensorkeep.wire.text import dump_json, parse_json
+from tensorkeep.wire.text import dump_json, parse_json, quote
 
 MAX_HEADER = 64 << 20  # the reference library reads up to 100 MB; real headers stay far below
 SEAL = f"{KEY}.header_xxh3_128"  # the digest of the header, taken with zeros in its place
 _ZEROS = "0" * 32
+MAX_TEXTS = 100_000  # of `__metadata__`
 
 # In the reference library's order; files are laid out from the last to the first.
 CODES: dict[str, DType] = {
@@ -91,7 +92,9 @@ def parse_header(raw: bytes, size: int, where: str) -> Header:
 
 
 def _parse_any(text: str, size: int, where: str) -> Header:
-    document = parse_json(text, where, "header")
+    # An entry is a few values; anything with many more only means to fill the memory.
+    most = 16 * text.count('"data_offsets"') + MAX_TEXTS
+    document = parse_json(text, where, "header", most=most)
     if not isinstance(document, dict):
         raise CorruptError("the header is not a JSON object", where=where)
     texts = document.pop("__metadata__", {})
@@ -172,11 +175,14 @@ def _parse_usual(text: str, size: int) -> Header | None:
         texts = dict(pairs)
         if len(pairs) != len(texts) or not all(type(v) is str for v in texts.values()):
             return None
-        begin += text[begin : begin + 1] == ","
+        if text[begin : begin + 1] != ",":
+            return None
+        begin += 1
     # One flat list of strings: what is between the entries, then the four groups of each.
     parts = _ENTRY.split(text[begin:-1])
     names, described, starts, stops = parts[1::5], parts[2::5], parts[3::5], parts[4::5]
-    if text[:1] + text[-1:] != "{}" or "".join(parts[0::5]) != "," * (len(names) - 1):
+    between = parts[5:-1:5]
+    if text[:1] + text[-1:] != "{}" or between.count(",") != len(between):
         return None
     if parts[0] or parts[-1] or not names:
         return None
@@ -216,8 +222,7 @@ def build_header(
     Raises:
         ArgumentError: it would be longer than readers accept.
     """
-    quote: Callable[[str], str] = json.encoder.encode_basestring
-    parts = [f'"__metadata__":{dump_json(texts)}'] if texts else []
+    parts = [f'"__metadata__":{dump_json(dict(texts))}'] if texts else []
     end = 0
     for name, code, shape, nbytes in rows:
         start, end = end, end + nbytes
@@ -227,9 +232,10 @@ def build_header(
         )
     text = f"{{{','.join(parts)}}}".encode()
     header = text + b" " * (-(8 + len(text)) % align)
-    if len(header) > MAX_HEADER:
+    if len(header) > MAX_HEADER or len(parts) > MAX_TENSORS:
         raise ArgumentError(
-            f"the header would take {len(header):,} bytes, over {MAX_HEADER:,}",
+            f"the header of {len(parts):,} tensors would take {len(header):,} bytes, over what is "
+            f"read ({MAX_TENSORS:,} tensors, {MAX_HEADER:,} bytes)",
             cure="Split the state with max_shard_size.",
         )
     head = len(header).to_bytes(8, "little") + header
@@ -241,11 +247,17 @@ def unsealed() -> str:
     return _ZEROS
 
 
+# Nothing but the member itself looks so: within JSON text the quotes would be escaped.
+_SEALED = re.compile(rb'"%s": ?"([0-9a-f]{32})"' % re.escape(SEAL.encode()))
+
+
 def seal(head: bytes) -> bytes:
     """Put the digest of a header or an index into the place kept for it."""
-    before, name, after = head.rpartition(f'"{SEAL}":'.encode())
+    place = _SEALED.search(head)
+    if place is None:
+        return head
     found = xxhash.xxh3_128_hexdigest(head).encode()
-    return before + name + after.replace(_ZEROS.encode(), found, 1)
+    return head[: place.start(1)] + found + head[place.end(1) :]
 
 
 def check_seal(head: memoryview, sealed: Any, where: str) -> None:
@@ -257,9 +269,11 @@ def check_seal(head: memoryview, sealed: Any, where: str) -> None:
     if sealed is None:
         return
     raw = bytes(head)
-    if not isinstance(sealed, str) or len(sealed) != 32 or raw.count(sealed.encode()) != 1:
+    places = list(_SEALED.finditer(raw))
+    if len(places) != 1 or places[0][1] != str(sealed).encode(errors="replace"):
         raise CorruptError("the header's own digest is damaged", where=where)
-    found = xxhash.xxh3_128_hexdigest(raw.replace(sealed.encode(), _ZEROS.encode()))
+    start, stop = places[0].span(1)
+    found = xxhash.xxh3_128_hexdigest(raw[:start] + _ZEROS.encode() + raw[stop:])
     if found != sealed:
         raise CorruptError(
             f"the header is damaged: its XXH3-128 is {found}, {sealed} was saved",

@@ -18,7 +18,7 @@ from tensorkeep.format import Stream
 from tensorkeep.formats.safetensors.header import MAX_HEADER, SEAL, check_seal, seal, unsealed
 from tensorkeep.formats.safetensors.single import decode_file
 from tensorkeep.notes import KEY, Notes, parse_notes
-from tensorkeep.state import Json, State
+from tensorkeep.state import MAX_TENSORS, Json, State
 from tensorkeep.store import Location
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.text import parse_json
@@ -69,10 +69,10 @@ def decode_index(location: Location) -> State:
         raise
     extra = document.get("metadata")
     extra = extra if isinstance(extra, dict) else {}
-    if digests and SEAL not in extra:
+    notes = parse_notes(extra[KEY], where) if isinstance(extra.get(KEY), str) else Notes()
+    if SEAL not in extra and (digests or notes.digests is not None):
         close()
         raise CorruptError("the index's own digest is gone", where=where)
-    notes = parse_notes(extra[KEY], where) if isinstance(extra.get(KEY), str) else Notes()
     return State(
         tensors,
         metadata={**metadata, **notes.metadata},
@@ -88,12 +88,15 @@ def _read_index(location: Location) -> dict[str, Any]:
     source, where = location.source, location.where
     if source.size > MAX_HEADER:
         raise UnsafeError(f"an index of {source.size:,} bytes is over the limit", where=where)
-    document = parse_json(source.read(0, source.size), where, "index")
+    data = source.read(0, source.size)
+    document = parse_json(data, where, "index", most=2 * MAX_TENSORS)
     if not isinstance(document, dict) or not isinstance(document.get("weight_map"), dict):
         raise CorruptError("the index has no weight_map", where=where)
+    if len(document["weight_map"]) > MAX_TENSORS:
+        raise UnsafeError(f"it lists more than {MAX_TENSORS:,} tensors", where=where)
     extra = document.get("metadata")
     if isinstance(extra, dict) and SEAL in extra:
-        check_seal(source.read(0, source.size), extra[SEAL], where)
+        check_seal(data, extra[SEAL], where)
     for name, file in document["weight_map"].items():
         if not isinstance(file, str):
             raise CorruptError(f"the index gives {file!r} as the file of {name!r}", where=where)
@@ -129,9 +132,10 @@ def encode_index(
 ) -> Stream:
     """Write the index."""
     metadata: dict[str, Json] = {"total_size": sum(t.nbytes for t in tensors.values())}
-    if noted := replace(notes, digests={}).dump():
+    own = replace(notes, digests=None if notes.digests is None else {})
+    if noted := own.dump():
         metadata[KEY] = noted
-    if notes.digests:
+    if notes.digests is not None:
         metadata[SEAL] = unsealed()
     document = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
     data = seal(f"{json.dumps(document, indent=2, ensure_ascii=False)}\n".encode())
@@ -191,9 +195,10 @@ _UNITS = {
 
 def size_of(value: int | str | None) -> int | None:
     """Read a number of bytes such as "5GB" or "512MiB"."""
-    if value is None or (isinstance(value, int) and value > 0):
+    if value is None or (type(value) is int and value > 0):
         return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(value).strip())
-    if match is None or match[2].upper() not in _UNITS or not float(match[1]):
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]*)", str(value).strip())
+    size = int(float(match[1]) * _UNITS.get(match[2].upper(), 0)) if match else 0
+    if type(value) is bool or not size:
         raise ArgumentError(f"{value!r} is not a size", cure='Use a number, or such as "5GB".')
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    return size

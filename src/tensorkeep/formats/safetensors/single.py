@@ -26,6 +26,8 @@ from tensorkeep.store import Chunk, Location
 from tensorkeep.tensor import Tensor
 
 _CODE_OF = {kind: code for code, kind in CODES.items()}
+# Hugging Face tools refuse a file that has metadata but does not say this, whoever wrote it.
+_FORMAT = "pt"
 _RANK = {code: rank for rank, code in enumerate(CODES)}
 
 
@@ -74,12 +76,14 @@ def decode_file(location: Location) -> State:
     texts = header.texts
     check_seal(source.read(0, data), texts.get(SEAL), where)
     notes = parse_notes(texts[KEY], where) if KEY in texts else Notes()
-    if notes.digests and SEAL not in texts:
+    if notes.digests is not None and SEAL not in texts:
         raise CorruptError("the header's own digest is gone", where=where)
     tensors: Mapping[str, Tensor] = _Tensors(header, source, data)
     if notes.stored:
         tensors = {name: _restore(t, notes.stored.get(name)) for name, t in tensors.items()}
     metadata: dict[str, Json] = {k: v for k, v in texts.items() if k not in (KEY, SEAL)}
+    if KEY in texts and texts.get("format") == _FORMAT:
+        metadata.pop("format")
     return State(
         tensors,
         metadata={**metadata, **notes.metadata},
@@ -106,10 +110,12 @@ def encode_file(
     rows = [(name, t, *_storage(t)) for name, t in tensors.items()]
     rows.sort(key=lambda row: (-_RANK[row[2]], row[0]))
     stored = {name: (t.dtype, t.shape) for name, t, code, _ in rows if CODES[code] is not t.dtype}
+    if texts.get("format") == _FORMAT:  # told from the one below by being noted
+        notes = replace(notes, metadata={**notes.metadata, "format": _FORMAT})
     kept = {key: texts[key] for key in sorted(texts)}
     if document := replace(notes, stored=stored).dump():
-        kept[KEY] = document
-    if notes.digests:
+        kept = {"format": _FORMAT, **kept, KEY: document}
+    if notes.digests is not None:
         kept[SEAL] = unsealed()
     head = build_header(
         ((name, code, shape, t.nbytes) for name, t, code, shape in rows), kept, align
