@@ -25,6 +25,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.rounds < 2:
         parser.error("at least 2 rounds: the first is not counted")
+    if given.quick and given.write:
+        parser.error("--quick figures mean nothing: they are not for the README")
     if tables.filesystem(given.folder) in ("tmpfs", "ramfs"):
         parser.error("the folder is in memory; give one on a disk with --folder")
     begin = time.monotonic()

@@ -8,56 +8,105 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import PEERS, Operation, Task, locate_one, present, read_all, write_all
+from benchmarks.peers import PEERS, Peer, Task, locate_one, present, read_all, write_all
 from benchmarks.workloads import Workload, form
 
-_libc = ctypes.CDLL(None)
-_M_MMAP_THRESHOLD = -3
+COLUMNS = {
+    "save": "save",
+    "durable": "save, durable",
+    "open": "open",
+    "load": "load",
+    "read": "load, read all",
+    "write": "load, write all",
+    "one": "one tensor",
+}
+
+# --- passes: what is done in one go, and the column that each moment of it belongs to -----------
+
+Clock = Callable[[], float]  # seconds since the pass began
+Marks = Iterator[tuple[str, float]]
 
 
-def save_durably(save: Operation, task: Task) -> None:
-    save(task)
-    for path in (task.path, task.path.parent):
-        fd = os.open(path, os.O_RDONLY)
+def saving(peer: Peer, task: Task, clock: Clock) -> Marks:
+    peer.operations["save"](task)
+    yield "save", clock()
+    if "durable" not in peer.operations:
+        sync(task.path)
+        yield "durable", clock()
+
+
+def saving_durably(peer: Peer, task: Task, clock: Clock) -> Marks:
+    peer.operations["durable"](task)
+    yield "durable", clock()
+
+
+def opening(peer: Peer, task: Task, clock: Clock) -> Marks:
+    peer.operations["open"](task)
+    yield "open", clock()
+
+
+def loading(peer: Peer, task: Task, clock: Clock) -> Marks:
+    arrays = peer.operations["load"](task)
+    loaded = clock()
+    yield "load", loaded
+    digest = read_all(arrays)
+    read = clock()
+    yield "read", read
+    if task.digest and digest != task.digest:
+        raise SystemExit(f"{task.path} was not loaded as it was saved")
+    if not peer.lazy:  # a map is written to in a pass of its own, before it was read
+        begin = clock()
+        write_all(arrays)
+        yield "write", loaded + clock() - begin
+
+
+def writing(peer: Peer, task: Task, clock: Clock) -> Marks:
+    arrays = peer.operations["load"](task)
+    write_all(arrays)
+    yield "write", clock()
+
+
+def loading_one(peer: Peer, task: Task, clock: Clock) -> Marks:
+    read_all({"": peer.operations["one"](task)})
+    yield "one", clock()
+
+
+@dataclass(frozen=True)
+class Pass:
+    run: Callable[[Peer, Task, Clock], Marks]
+    needs: str  # the operation that a peer must have
+    suits: Callable[[Peer], bool] = lambda peer: True
+    takes_memory: Callable[[Peer], bool] = lambda peer: True
+    saves: bool = False
+
+
+PASSES = (
+    Pass(saving, "save", saves=True),
+    Pass(saving_durably, "durable", saves=True),
+    Pass(opening, "open", takes_memory=lambda peer: False),
+    Pass(loading, "load", takes_memory=lambda peer: not peer.lazy),
+    Pass(writing, "load", suits=lambda peer: peer.lazy),
+    Pass(loading_one, "one", takes_memory=lambda peer: False),
+)
+
+
+def sync(path: Path) -> None:
+    for target in (path, path.parent):
+        fd = os.open(target, os.O_RDONLY)
         os.fsync(fd)
         os.close(fd)
 
 
-def load_and_read(load: Operation, task: Task) -> Any:
-    return read_all(load(task))
-
-
-def load_and_write(load: Operation, task: Task) -> Any:
-    arrays = load(task)
-    write_all(arrays)
-    return arrays
-
-
-def one_and_read(one: Operation, task: Task) -> Any:
-    return read_all({"": one(task)})
-
+# --- rounds -------------------------------------------------------------------------------------
 
 Files = dict[str, Path]  # by the peer that wrote it
-Then = Callable[[Operation, Task], Any]
-
-# Column: its title, the operation of the peer that it rests on, and what is done with that.
-COLUMNS: dict[str, tuple[str, str, Then | None]] = {
-    "save": ("save", "save", None),
-    "durable": ("save, durable", "save", save_durably),
-    "open": ("open", "open", None),
-    "load": ("load", "load", None),
-    "read": ("load, read all", "load", load_and_read),
-    "write": ("load, write all", "load", load_and_write),
-    "one": ("one tensor", "one", one_and_read),
-}
-SAVING = ("save", "durable")
 
 
 @dataclass
@@ -69,6 +118,9 @@ class Results:
     rounds: int
     seconds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     memory: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
+
+    def add(self, column: str, peer: str, seconds: float) -> None:
+        self.seconds.setdefault(column, {}).setdefault(peer, []).append(seconds)
 
     def median(self, column: str, peer: str) -> float:
         return statistics.median(self.seconds[column][peer])
@@ -96,31 +148,28 @@ def run(
         forget_freed_memory()
     arrays = workload.build(quick)
     size = sum(array.nbytes for array in arrays.values())
-    expected = read_all(arrays)
+    digest = read_all(arrays)
     tasks = {name: Task(Path(), form(arrays, PEERS[name].form), workload.one) for name in present()}
     files = write_files(tasks, folder)
-    gc.freeze()  # the libraries' own objects: collecting them takes longer than what is measured
-    results = Results(workload, size, rounds - 1, {column: {} for column in COLUMNS})
+    results = Results(workload, size, rounds - 1)
     pool = Pool(size * 3 // 2 + (128 << 20))
+    gc.freeze()  # the libraries' own objects: collecting them takes longer than what is measured
     for turn in range(rounds):
         log(f"{workload.name}: round {turn + 1} of {rounds}")
-        for column in COLUMNS:
-            works = {name: work for name in tasks if (work := operation(name, column))}
-            for name in rotated(list(works), turn):
-                task = tasks[name]
-                task.path = files[PEERS[name].reads or name]
-                if column in SAVING:
-                    task.path = folder / f"saved{PEERS[name].suffix}"
-                seconds, result = timed(
-                    works[name], task, pool, takes_memory=takes_memory(name, column)
-                )
-                if column in SAVING:
+        for step in PASSES:
+            for name in rotated(list(tasks), turn):
+                peer, task = PEERS[name], tasks[name]
+                if step.needs not in peer.operations or not step.suits(peer):
+                    continue
+                task.path = files[peer.reads or name]
+                task.digest = digest if peer.role != "limit" else 0
+                if step.saves:
+                    task.path = folder / f"saved{peer.suffix}"
+                marks = timed(step, peer, task, pool)
+                if step.saves:
                     task.path.unlink()
-                if turn == 0:
-                    check(result, column, name, expected)
-                else:
-                    results.seconds[column].setdefault(name, []).append(seconds)
-                del result
+                for column, seconds in marks.items() if turn else ():
+                    results.add(column, name, seconds)
     return results, files
 
 
@@ -128,27 +177,14 @@ def write_files(tasks: dict[str, Task], folder: Path) -> Files:
     """Save a file for every peer that reads its own, on the disk and in the page cache."""
     files: Files = {}
     for i, (name, task) in enumerate(tasks.items()):
-        if PEERS[name].reads:
-            continue
-        task.path = files[name] = folder / f"file-{i}{PEERS[name].suffix}"
-        save_durably(PEERS[name].operations["save"], task)
+        if not PEERS[name].reads:
+            task.path = files[name] = folder / f"file-{i}{PEERS[name].suffix}"
+            PEERS[name].operations["save"](task)
+            sync(task.path)
     for name, task in tasks.items():
         if PEERS[name].role == "limit":
             task.header, task.span = locate_one(files[PEERS[name].reads], task.one)
     return files
-
-
-def operation(name: str, column: str) -> Operation | None:
-    """Find what a peer does for a column: its own way, or the usual one."""
-    own = PEERS[name].operations
-    if PEERS[name].columns and column not in PEERS[name].columns:
-        return None
-    if column in own and column != "one":
-        return own[column]
-    _, base, then = COLUMNS[column]
-    if base not in own:
-        return None
-    return own[base] if then is None else lambda task: then(own[base], task)
 
 
 def rotated(names: list[str], turn: int) -> list[str]:
@@ -157,15 +193,14 @@ def rotated(names: list[str], turn: int) -> list[str]:
     return names[start:] + names[:start]
 
 
-def timed(work: Operation, task: Task, pool: Pool, *, takes_memory: bool) -> tuple[float, Any]:
+def timed(step: Pass, peer: Peer, task: Task, pool: Pool) -> dict[str, float]:
     gc.collect()
     _libc.malloc_trim(0)
     pool.fill()
-    if takes_memory:
+    if step.takes_memory(peer):
         pool.drain()
     begin = time.perf_counter()
-    result = work(task)
-    return time.perf_counter() - begin, result
+    return dict(step.run(peer, task, lambda: time.perf_counter() - begin))
 
 
 @dataclass
@@ -188,22 +223,16 @@ class Pool:
         self.held = None
 
 
+_libc = ctypes.CDLL(None)
+_M_MMAP_THRESHOLD = -3
+
+
 def forget_freed_memory() -> None:
     """Have malloc map every large block anew, as it does in a process that has freed none yet.
 
     Otherwise it gives the warm memory of one load to the next load of blocks of that size.
     """
     _libc.mallopt(_M_MMAP_THRESHOLD, 128 << 10)
-
-
-def takes_memory(name: str, column: str) -> bool:
-    return column not in ("open", "one") and not (column in ("load", "read") and PEERS[name].lazy)
-
-
-def check(result: Any, column: str, name: str, expected: int) -> None:
-    """Stop if what was loaded is not what was saved."""
-    if column == "read" and PEERS[name].role != "limit" and result != expected:
-        raise SystemExit(f"{name} did not load what was saved")
 
 
 def log(text: str) -> None:

@@ -1,8 +1,8 @@
 """Who is measured: one function per operation, one row of PEERS per peer.
 
 A row gives `save(task)`, `open(task)` (names and shapes), `load(task)` (all tensors by name) and
-`one(task)` (one tensor by name). Saving durably, reading all and writing all follow from these in
-`measure.py`; a row that knows a better way gives `durable`, `read` or `write` itself.
+`one(task)` (one tensor by name); also `durable(task)` where it saves durably in its own way, and
+not by a sync after the save.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Task:
     one: str
     header: int = 0  # the bytes before the tensors, and where the one tensor lies (for the limits)
     span: tuple[int, int] = (0, 0)
+    digest: int = 0  # what `read_all` has to give for what is loaded, where it is known
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,6 @@ class Peer:
     lazy: bool = False  # load gives maps that are read when touched
     needs: str = ""
     role: str = "peer"  # "limit" or "ours"
-    columns: tuple[str, ...] = ()  # what is measured, where not everything
 
     @property
     def missing(self) -> bool:
@@ -279,8 +279,8 @@ PEERS: dict[str, Peer] = {
     DEFAULT: _tensorkeep({}, {}),
     BARE: _tensorkeep({"checksums": False}, {}),
     COPY: _tensorkeep({}, {"copy": True}, reads=DEFAULT),
-    VERIFIED: _tensorkeep({}, {"copy": True, "verify": True}, reads=DEFAULT, columns=("load",)),
-    VERIFIED_MAP: _tensorkeep({}, {"verify": True}, reads=DEFAULT, columns=("load", "read")),
+    VERIFIED: _tensorkeep({}, {"copy": True, "verify": True}, reads=DEFAULT),
+    VERIFIED_MAP: _tensorkeep({}, {"verify": True}, reads=DEFAULT),
     "safetensors (numpy)": Peer(
         {
             "save": safetensors_numpy_save,

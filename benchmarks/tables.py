@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks import peers
 from benchmarks.measure import COLUMNS, Results
+from benchmarks.memory import OPERATIONS
 from benchmarks.peers import BARE, COPY, DEFAULT, PEERS, VERIFIED, VERIFIED_MAP
 
 _MIB = 1 << 20
@@ -44,13 +45,13 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
 
 def times(results: Results) -> str:
     def cell(column: str, peer: str) -> str:
-        if peer not in results.seconds[column]:
+        if peer not in results.seconds.get(column, {}):
             return "-"
         text = figure(results.median(column, peer) * 1e3)
         return f"{text} *map*" if column == "load" and PEERS[peer].lazy else text
 
     rows = [[peer, *(cell(column, peer) for column in COLUMNS)] for peer in peers.present()]
-    return table(["", *(title for title, _, _ in COLUMNS.values())], rows)
+    return table(["", *COLUMNS.values()], rows)
 
 
 # Column, tensorkeep's variant and the limit it is held against.
@@ -81,7 +82,7 @@ def ratios(results: Results) -> str:
         cells = [_ratio(results, column, ours, o) if o in held else "-" for o in others]
         best = f"{_ratio(results, column, ours, fastest)} ({fastest})" if fastest else "-"
         variant = ours.removeprefix(f"{DEFAULT}, ") if ours != DEFAULT else ""
-        title = COLUMNS[column][0] + (f", {variant}" if variant else "")
+        title = COLUMNS[column] + (f", {variant}" if variant else "")
         return [title, _ratio(results, column, ours, limit), *cells, best]
 
     head = ["", "limit", *others, "the fastest of them"]
@@ -105,12 +106,12 @@ def _bars(results: Results) -> Iterator[tuple[str, float, str, float]]:
         column: str, ours: str, bar: float, lazy: bool = True
     ) -> Iterator[tuple[str, float, str, float]]:
         if fastest := results.fastest(column, lazy=lazy):
-            title = f"{COLUMNS[column][0]} ({ours}) against {fastest}"
+            title = f"{COLUMNS[column]} ({ours}) against {fastest}"
             yield title, bar, "x", results.ratio(column, ours, fastest)
 
     def limit(column: str, ours: str) -> Iterator[tuple[str, float, str, float]]:
         best = results.fastest(column, "limit")
-        title = f"{COLUMNS[column][0]} ({ours}) against the limit"
+        title = f"{COLUMNS[column]} ({ours}) against the limit"
         yield title, 1.25, "x", results.ratio(column, ours, best)
 
     if results.workload.name == "small":
@@ -156,7 +157,7 @@ def checksums(results: Results) -> str:
 
 
 def memory(results: Results) -> str:
-    titles = {"save": "save", "open": "open", "read": "load, read all", "write": "load, write all"}
+    titles = {wanted: COLUMNS[wanted] for wanted in OPERATIONS}
 
     def cell(peer: str, wanted: str) -> str:
         if wanted not in results.memory[peer]:

@@ -113,7 +113,10 @@ def load(
     forced = frameworks.by_name(framework) if framework else None
     to = dtypes.dtype(dtype) if dtype is not None else None
     if to is not None and to.kind != "float":
-        raise ArgumentError(f"dtype casts to a floating-point type, not to {to}")
+        raise ArgumentError(
+            f"dtype casts to a floating-point type, not to {to}",
+            cure="Load without it, and cast the arrays yourself.",
+        )
     with open(target, format=format) as state:
         wanted = state.match(names) if names is not None else list(state)
         tensors = {name: state[name] for name in wanted}
@@ -231,7 +234,10 @@ def _with_metadata(state: State, metadata: Mapping[str, Json]) -> State:
             raise TypeError("its keys are not all text")
         dump_json(dict(metadata))
     except (TypeError, ValueError) as error:
-        raise UnsupportedError(f"the metadata is not JSON: {error}") from None
+        raise UnsupportedError(
+            f"the metadata is not JSON: {error}",
+            cure="Use a dict of text keys with numbers, text, lists and dicts in it.",
+        ) from None
     return State(
         state,
         metadata={**state.metadata, **metadata},
@@ -338,7 +344,10 @@ def _reporter(
     if progress is None:
         return None
     if not callable(progress):
-        raise ArgumentError(f"progress has to be a function, not {type(progress).__name__}")
+        raise ArgumentError(
+            f"progress has to be a function, not {type(progress).__name__}",
+            cure="It is called with the bytes done and the total.",
+        )
     done, total = 0, sum(tensor.nbytes for tensor in tensors.values())
 
     def report(count: int) -> None:

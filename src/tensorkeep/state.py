@@ -11,6 +11,7 @@ from tensorkeep.errors import ArgumentError, MissingError, UnsafeError
 from tensorkeep.tensor import Tensor
 
 MAX_NAME = 4096
+_GLOBS = 'Give text such as "encoder.*", or a list of such.'
 MAX_TENSORS = 500_000
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -87,11 +88,11 @@ class State(Mapping[str, Tensor]):
         """
         globs = [names] if isinstance(names, str) else names
         if not isinstance(globs, Iterable):
-            raise ArgumentError(f"names takes globs, not {type(names).__name__}")
+            raise ArgumentError(f"names takes globs, not {type(names).__name__}", cure=_GLOBS)
         chosen: set[str] = set()
         for glob in globs:
             if not isinstance(glob, str):
-                raise ArgumentError(f"names takes globs, not {type(glob).__name__}")
+                raise ArgumentError(f"names takes globs, not {type(glob).__name__}", cure=_GLOBS)
             found = [glob] if glob in self._tensors else fnmatch.filter(self._tensors, glob)
             if not found:
                 raise self._missing(glob)

@@ -93,8 +93,12 @@ class Location:
     def where(self) -> str:
         """How messages name it."""
         if not self.key:
-            return self.store.where
-        return self.key if self.store.where == "." else posixpath.join(self.store.where, self.key)
+            return self.store.where or "the store"
+        return (
+            self.key
+            if self.store.where in ("", ".")
+            else posixpath.join(self.store.where, self.key)
+        )
 
     @property
     def name(self) -> str:

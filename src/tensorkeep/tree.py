@@ -339,10 +339,10 @@ class _Unflatten:
         return self._leaf(leaf, path, str(framework), str(tree.get("numpy", "")))
 
     def build_scalar(self, leaf: Any, path: tuple[str, ...], tree: dict[str, Any]) -> Any:
-        array = self._leaf(leaf, path, "numpy", str(tree.get("numpy", "")))
-        if array.shape:
-            raise CorruptError(f"a scalar is an array of shape {array.shape}", where=self.where)
-        return array[()]
+        tensor = self.tensors.get(self._name(leaf, path))
+        if tensor is not None and tensor.shape:
+            raise CorruptError(f"a scalar has the shape {tensor.shape}", where=self.where)
+        return self._leaf(leaf, path, "numpy", str(tree.get("numpy", "")))[()]
 
     def build_tuple(self, items: Any, path: tuple[str, ...], tree: dict[str, Any]) -> Any:
         return tuple(self.node(items, path))

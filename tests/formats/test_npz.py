@@ -319,13 +319,6 @@ def test_names_that_lead_out_when_unquoted() -> None:
     assert list(broken) == ["\ufffd%"]
 
 
-def test_a_name_that_is_not_text() -> None:
-    state = tk.State({"\ud800": tk.Tensor.of(np.ones(1))})
-    for compress in (False, True):
-        with pytest.raises(ArgumentError, match="Rename it"):
-            saved(state, compress=compress)
-
-
 def test_an_empty_name() -> None:
     arrays = {"": np.ones(1), "a": np.zeros(1)}
     assert_equal_states(tk.load(at(numpy_saved(arrays))), arrays)

@@ -36,10 +36,11 @@ def locate(target: Target) -> Location:
         path = os.fsdecode(os.fspath(target))
     except TypeError:
         raise ArgumentError(
-            f"a path, a Location or a Store is needed, not {type(target).__name__}"
+            f"a path, a Location or a Store is needed, not {type(target).__name__}",
+            cure='Give the path as text, such as "model.safetensors".',
         ) from None
     if not path or "\0" in path:
-        raise ArgumentError(f"{path!r} is not a path")
+        raise ArgumentError(f"{path!r} is not a path", cure="Give the name of a file or folder.")
     if scheme := re.match(r"([a-z][a-z0-9+]+)://", path):
         if scheme[1] != "file":
             raise ArgumentError(

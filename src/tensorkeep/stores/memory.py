@@ -21,7 +21,7 @@ class MemoryStore(Store):
     ['a', 'b']
     """
 
-    def __init__(self, data: dict[str, bytes] | None = None, where: str = "memory") -> None:
+    def __init__(self, data: dict[str, bytes] | None = None, where: str = "") -> None:
         self.data = dict(data or {})
         self.where = where
         self._changes: list[tuple[str, bytes | None]] = []
@@ -31,8 +31,8 @@ class MemoryStore(Store):
 
     def get(self, key: str) -> Source:
         if key not in self.data:
-            raise MissingError(f"there is no key {key!r}", where=self.where)
-        return MemorySource(self.data[key], f"{self.where}/{key}")
+            raise MissingError(f"there is no key {key!r}", where=self.where or "memory")
+        return MemorySource(self.data[key], f"{self.where}/{key}" if self.where else key)
 
     def put(
         self,

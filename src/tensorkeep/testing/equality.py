@@ -51,7 +51,10 @@ def _expect(same: bool, found: Any, expected: Any, where: str) -> None:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except ValueError:  # an integer of more digits than Python converts
+        text = f"a {type(value).__name__}"
     return text if len(text) < 200 else f"{text[:197]}..."
 
 
@@ -76,7 +79,7 @@ def _same_mappings(found: Any, expected: Mapping[Any, Any], where: str) -> None:
     types = {key: type(key) for key in expected}
     for key in found:
         _expect(type(key) is types[key], key, types[key], f"{where}: keys")
-        assert_equal_states(found[key], expected[key], f"{where}.{key}")
+        assert_equal_states(found[key], expected[key], f"{where}.{_short(key)}")
 
 
 def _same_sequences(found: Any, expected: list[Any] | tuple[Any, ...], where: str) -> None:

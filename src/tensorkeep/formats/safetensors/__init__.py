@@ -115,8 +115,9 @@ def encode(
     for name, value in (digests or {}).items():
         if state.digests.get(name, value) != value:  # it was damaged before it came here
             raise mismatch(name, state.digests[name], value, state.where)
-    notes = Notes(_not_text(state.metadata), state.skeleton, {}, digests)
-    texts = {k: v for k, v in state.metadata.items() if isinstance(v, str)}
+    noted = _not_text(state.metadata)
+    notes = Notes(noted, state.skeleton, {}, digests)
+    texts = {k: str(v) for k, v in state.metadata.items() if k not in noted}
     old = old_shards(location)
     index = location.name.removesuffix(".safetensors") + INDEX
     if location.name.endswith(INDEX):

@@ -13,7 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tensorkeep.errors import ArgumentError, CorruptError, MissingError, UnsafeError
+from tensorkeep.errors import (
+    ArgumentError,
+    CorruptError,
+    MissingError,
+    StoreError,
+    UnsafeError,
+)
 from tensorkeep.format import Stream
 from tensorkeep.formats.safetensors.header import MAX_HEADER, SEAL, check_seal, seal, unsealed
 from tensorkeep.formats.safetensors.single import decode_file
@@ -162,7 +168,7 @@ def old_shards(location: Location) -> set[str]:
     old = location.beside(index)
     try:
         return set(_read_index(old)["weight_map"].values())
-    except (MissingError, CorruptError, UnsafeError):
+    except (MissingError, StoreError, CorruptError, UnsafeError):
         return set()
     finally:
         old.close()

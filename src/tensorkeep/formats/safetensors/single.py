@@ -110,11 +110,12 @@ def encode_file(
     rows = [(name, t, *_storage(t)) for name, t in tensors.items()]
     rows.sort(key=lambda row: (-_RANK[row[2]], row[0]))
     stored = {name: (t.dtype, t.shape) for name, t, code, _ in rows if CODES[code] is not t.dtype}
-    if texts.get("format") == _FORMAT:  # told from the one below by being noted
-        notes = replace(notes, metadata={**notes.metadata, "format": _FORMAT})
+    notes = replace(notes, stored=stored)
     kept = {key: texts[key] for key in sorted(texts)}
-    if document := replace(notes, stored=stored).dump():
-        kept = {"format": _FORMAT, **kept, KEY: document}
+    if notes.dump():
+        if texts.get("format") == _FORMAT:  # told from one of ours by being noted
+            notes = replace(notes, metadata={**notes.metadata, "format": _FORMAT})
+        kept = {"format": _FORMAT, **kept, KEY: notes.dump()}
     if notes.digests is not None:
         kept[SEAL] = unsealed()
     head = build_header(
