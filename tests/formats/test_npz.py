@@ -20,7 +20,6 @@ import tensorkeep as tk
 from tensorkeep import formats
 from tensorkeep.dtypes import DTYPES, INT4, STRING, UINT8, DType
 from tensorkeep.errors import (
-    ArgumentError,
     CorruptError,
     TensorKeepError,
     UnknownFormatError,

@@ -37,9 +37,8 @@ def parse_json(
     """
     try:
         text = data if isinstance(data, str) else str(data, "utf-8")
-        if most is not None and _values(text, most) > most:
-            problem = f"the {what} holds more than {most:,} values"
-            raise UnsafeError(problem, where=where, cure="It was made to fill the memory.")
+        if most is not None:
+            bound_values(text, most, where, what)
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
     except _DuplicateError as error:
         problem = f"the {what} gives {show(error.args[0])} twice"
@@ -210,6 +209,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise _DuplicateError(key)
             seen.add(key)
     return found
+
+
+def bound_values(text: str, most: int, where: str, what: str = "JSON") -> None:
+    """Refuse a document of many more values than it needs, before they are made.
+
+    Raises:
+        UnsafeError: it holds more than `most`.
+    """
+    if _values(text, most) > most:
+        problem = f"the {what} holds more than {most:,} values"
+        raise UnsafeError(problem, where=where, cure="It was made to fill the memory.")
 
 
 def _values(text: str, most: int) -> int:

@@ -20,7 +20,7 @@ from tensorkeep.dtypes import DType, count_of
 from tensorkeep.errors import ArgumentError, CorruptError, UnsafeError
 from tensorkeep.notes import KEY, MAX_AXES, is_shape
 from tensorkeep.state import MAX_TENSORS
-from tensorkeep.wire.text import dump_json, parse_json, quote
+from tensorkeep.wire.text import bound_values, dump_json, parse_json, quote
 
 MAX_HEADER = 64 << 20  # the reference library reads up to 100 MB; real headers stay far below
 SEAL = f"{KEY}.header_xxh3_128"  # the digest of the header, taken with zeros in its place
@@ -88,13 +88,13 @@ def parse_header(raw: bytes, size: int, where: str) -> Header:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise CorruptError(f"the header is not UTF-8 at byte {error.start}", where=where) from None
+    # An entry is a few values; anything with many more only means to fill the memory.
+    bound_values(text, 16 * text.count('"data_offsets"') + MAX_TEXTS, where, "header")
     return _parse_usual(text, size) or _parse_any(text, size, where)
 
 
 def _parse_any(text: str, size: int, where: str) -> Header:
-    # An entry is a few values; anything with many more only means to fill the memory.
-    most = 16 * text.count('"data_offsets"') + MAX_TEXTS
-    document = parse_json(text, where, "header", most=most)
+    document = parse_json(text, where, "header")
     if not isinstance(document, dict):
         raise CorruptError("the header is not a JSON object", where=where)
     texts = document.pop("__metadata__", {})
