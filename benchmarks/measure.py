@@ -152,7 +152,7 @@ def run(
     tasks = {name: Task(Path(), form(arrays, PEERS[name].form), workload.one) for name in present()}
     files = write_files(tasks, folder)
     results = Results(workload, size, rounds - 1)
-    pool = Pool(size * 3 // 2 + (128 << 20))
+    pool = Pool(size * 5 // 2 + (128 << 20))
     gc.freeze()  # the libraries' own objects: collecting them takes longer than what is measured
     for turn in range(rounds):
         log(f"{workload.name}: round {turn + 1} of {rounds}")

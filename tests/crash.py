@@ -23,7 +23,7 @@ import numpy as np
 
 import tensorkeep as tk
 
-_CHILD = """
+CHILD = """
 import sys
 import tensorkeep as tk
 from tests.crash import state
@@ -62,7 +62,7 @@ def trial(folder: Path, delay: float, **options: Any) -> str:
         tensorkeep.TensorKeepError: what the child left cannot be loaded.
     """
     path = folder / "state.safetensors"
-    command = [sys.executable, "-c", _CHILD, str(path), repr(options)]
+    command = [sys.executable, "-c", CHILD, str(path), repr(options)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         announced = [child.stdout.readline()]

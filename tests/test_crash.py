@@ -6,6 +6,8 @@ import fcntl
 import os
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +74,24 @@ def _copy_temporary(folder: Path) -> None:
     fd = os.open(leftover, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(fd)
+
+
+def test_two_writers_and_a_reader_share_a_path(tmp_path: Path) -> None:
+    """Whoever is last wins; what is read meanwhile is always the whole state of some step."""
+    path = tmp_path / "state.safetensors"
+    tk.save(crash.state(0), path)
+    command = [sys.executable, "-c", crash.CHILD, str(path), "{'durable': False}"]
+    writers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        for writer in writers:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "0\n"
+        for copy in (False, True) * 20:
+            assert crash.is_whole(tk.load(path, verify=True, copy=copy))
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+    assert crash.is_whole(tk.load(path, verify=True))
+    tk.save(crash.state(1), path)
+    assert _temporary(tmp_path) == []

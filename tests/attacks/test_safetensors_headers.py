@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,16 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
-def refuse(path: Path, match: str | None = None) -> None:
-    """Every way of reading says what is wrong, and names the file."""
-    for read in (tk.open, tk.load, lambda p: tk.load(p, verify=True, copy=True)):
+READS: list[Callable[[Path], Any]] = [
+    tk.open,
+    tk.load,
+    lambda path: tk.load(path, verify=True, copy=True),
+]
+
+
+def refuse(path: Path, match: str | None = None, reads: int = len(READS)) -> None:
+    """Every way of reading, or the first few, says what is wrong and names the file."""
+    for read in READS[:reads]:
         with pytest.raises((errors.CorruptError, errors.UnsafeError), match=match) as caught:
             read(path)
         assert str(path) in str(caught.value)
@@ -83,16 +91,16 @@ FILLERS = {
 def test_a_header_that_swells(template: bytes, filler: bytes, path: Path) -> None:
     """JSON of 50 MB that would be parsed into gigabytes of small objects."""
     many = (filler + b",") * (50_000_000 // (len(filler) + 1)) + filler
-    refuse(write(path, template % many))
+    refuse(write(path, template % many), reads=1)
 
 
 @pytest.mark.parametrize("depth", [200, 5000, 3_000_000])
 @pytest.mark.parametrize("pair", [(b"[", b"]"), (b'{"a":', b"}")], ids=["lists", "objects"])
 def test_deep_nesting(depth: int, pair: tuple[bytes, bytes], path: Path) -> None:
     nested = pair[0] * depth + b"0" + pair[1] * depth
-    refuse(write(path, b'{"w":%s}' % nested))
-    refuse(write(path, b'{"__metadata__":%s}' % nested))
-    refuse(write(path, b'{"w":' + pair[0] * depth))
+    refuse(write(path, b'{"w":%s}' % nested), reads=1)
+    refuse(write(path, b'{"__metadata__":%s}' % nested), reads=1)
+    refuse(write(path, b'{"w":' + pair[0] * depth), reads=1)
 
 
 DUPLICATES = {
