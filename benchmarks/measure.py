@@ -150,7 +150,7 @@ def run(
     size = sum(array.nbytes for array in arrays.values())
     digest = read_all(arrays)
     tasks = {name: Task(Path(), form(arrays, PEERS[name].form), workload.one) for name in present()}
-    files = write_files(tasks, folder)
+    files = {name: folder / f"{i}{PEERS[name].suffix}" for i, name in enumerate(tasks)}
     results = Results(workload, size, rounds - 1)
     pool = Pool(size * 5 // 2 + (128 << 20))
     gc.freeze()  # the libraries' own objects: collecting them takes longer than what is measured
@@ -161,30 +161,18 @@ def run(
                 peer, task = PEERS[name], tasks[name]
                 if step.needs not in peer.operations or not step.suits(peer):
                     continue
-                task.path = files[peer.reads or name]
+                task.path = files[name if step.saves else peer.reads or name]
                 task.digest = digest if peer.role != "limit" else 0
                 if step.saves:
-                    task.path = folder / f"saved{peer.suffix}"
+                    task.path.unlink(missing_ok=True)
+                elif peer.role == "limit":
+                    task.header, task.span = locate_one(task.path, task.one)
                 marks = timed(step, peer, task, pool)
-                if step.saves:
+                if step.saves and peer.reads:  # the others' files are what the round loads
                     task.path.unlink()
                 for column, seconds in marks.items() if turn else ():
                     results.add(column, name, seconds)
     return results, files
-
-
-def write_files(tasks: dict[str, Task], folder: Path) -> Files:
-    """Save a file for every peer that reads its own, on the disk and in the page cache."""
-    files: Files = {}
-    for i, (name, task) in enumerate(tasks.items()):
-        if not PEERS[name].reads:
-            task.path = files[name] = folder / f"file-{i}{PEERS[name].suffix}"
-            PEERS[name].operations["save"](task)
-            sync(task.path)
-    for name, task in tasks.items():
-        if PEERS[name].role == "limit":
-            task.header, task.span = locate_one(files[PEERS[name].reads], task.one)
-    return files
 
 
 def rotated(names: list[str], turn: int) -> list[str]:

@@ -270,11 +270,11 @@ PEERS: dict[str, Peer] = {
             "one": limit_one,
         },
         form="bytes",
-        reads=BARE,
+        reads=DEFAULT,
         role="limit",
     ),
     "limit, mapped": Peer(
-        {"load": limit_map, "one": limit_map_one}, reads=BARE, lazy=True, role="limit"
+        {"load": limit_map, "one": limit_map_one}, reads=DEFAULT, lazy=True, role="limit"
     ),
     DEFAULT: _tensorkeep({}, {}),
     BARE: _tensorkeep({"checksums": False}, {}),

@@ -67,7 +67,8 @@ def test_globs(names: Any, expected: list[str]) -> None:
 
 def test_globs_mind_case() -> None:
     with pytest.raises(errors.MissingError):
-        make("W").match("w")
+        make("W").match("w*")
+    assert make("W", "w").match("W*") == ["W"]
 
 
 @pytest.mark.parametrize("names", ["nothing*", ["a", "nothing"], ""])

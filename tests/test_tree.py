@@ -147,6 +147,13 @@ def test_a_flat_dict_of_arrays_is_anyones_file() -> None:
     assert sorted(header) == ["a", "b.c"]
 
 
+def test_integers_that_other_readers_would_round_are_written_as_text() -> None:
+    store = MemoryStore()
+    tk.save({"small": 2**53 - 1, "large": 2**53}, Location(store, KEY))
+    assert str(2**53 - 1).encode() in store.data[KEY]
+    assert str(2**53).encode() not in store.data[KEY]
+
+
 def test_names_are_dotted_paths() -> None:
     value = {
         "enc": [{"w": W}, {"w": W + 1}],

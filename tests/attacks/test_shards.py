@@ -254,3 +254,20 @@ def test_saving_over_an_index_that_lies_touches_nothing_outside(folder: Path) ->
         assert [victim.read_bytes() for victim in victims] == [b"precious"] * 2
         for path in folder.glob("*.safetensors*"):
             path.unlink()
+
+
+def test_shards_of_two_saves_do_not_mix(tmp_path: Path) -> None:
+    """Half a copy: every file is sound, but together they are no state that was ever saved."""
+    folders = [tmp_path / "old", tmp_path / "new"]
+    for step, folder in enumerate(folders):
+        folder.mkdir()
+        value = {"a": np.full(4, step), "b": np.full(4, step)}
+        tk.save(value, folder / "model.safetensors", max_shard_size=1)
+    old, new = (shards(folder) for folder in folders)
+    assert [path.name for path in old] == [path.name for path in new]
+    shutil.copy(new[1], old[1])
+    with pytest.raises(errors.CorruptError):
+        tk.load(folders[0], verify=True)
+    shutil.copy(new[0], old[0])
+    with pytest.raises(errors.CorruptError):
+        tk.load(folders[0], verify=True)

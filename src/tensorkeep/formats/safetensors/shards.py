@@ -10,7 +10,6 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from tensorkeep.errors import (
@@ -79,6 +78,13 @@ def decode_index(location: Location) -> State:
     if SEAL not in extra and (digests or notes.digests is not None):
         close()
         raise CorruptError("the index's own digest is gone", where=where)
+    if notes.digests is not None and notes.digests != digests:
+        close()
+        raise CorruptError(
+            "the shards are not those that the index was saved with",
+            where=where,
+            cure="Copy the index and all its shards from one place again.",
+        )
     return State(
         tensors,
         metadata={**metadata, **notes.metadata},
@@ -138,8 +144,7 @@ def encode_index(
 ) -> Stream:
     """Write the index."""
     metadata: dict[str, Json] = {"total_size": sum(t.nbytes for t in tensors.values())}
-    own = replace(notes, digests=None if notes.digests is None else {})
-    if noted := own.dump():
+    if noted := notes.dump():
         metadata[KEY] = noted
     if notes.digests is not None:
         metadata[SEAL] = unsealed()
