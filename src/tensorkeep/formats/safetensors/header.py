@@ -74,6 +74,10 @@ class Header:
     starts: dict[str, int]
     texts: dict[str, str]
 
+    def in_order_of(self, names: Iterable[str]) -> Header:
+        """Give the same header with its tensors in another order."""
+        return Header({name: self.kinds[name] for name in names}, self.starts, self.texts)
+
 
 def parse_header(raw: bytes, size: int, where: str) -> Header:
     """Check everything that a header says; `size` is the length of the data behind it.

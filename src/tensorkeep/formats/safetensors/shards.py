@@ -85,6 +85,8 @@ def decode_index(location: Location) -> State:
             where=where,
             cure="Copy the index and all its shards from one place again.",
         )
+    if notes.digests is not None:
+        tensors = {name: tensors[name] for name in notes.digests}  # as they were saved
     return State(
         tensors,
         metadata={**metadata, **notes.metadata},

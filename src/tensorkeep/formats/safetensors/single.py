@@ -78,6 +78,8 @@ def decode_file(location: Location) -> State:
     notes = parse_notes(texts[KEY], where) if KEY in texts else Notes()
     if notes.digests is not None and SEAL not in texts:
         raise CorruptError("the header's own digest is gone", where=where)
+    if notes.digests and notes.digests.keys() == header.kinds.keys():
+        header = header.in_order_of(notes.digests)  # which is that of the state that was saved
     tensors: Mapping[str, Tensor] = _Tensors(header, source, data)
     if notes.stored:
         tensors = {name: _restore(t, notes.stored.get(name)) for name, t in tensors.items()}
