@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tensorkeep.dtypes import DType
 from tensorkeep.state import State
-from tensorkeep.store import Chunk, Location
+from tensorkeep.store import Chunks, Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Stream:
     """What to write under one key, in order; `chunks` of None removes the key instead."""
 
     key: str
-    chunks: Iterable[Chunk] | None
+    chunks: Chunks | None
     size: int | None = None
 
 

@@ -11,6 +11,7 @@ Readers that do not know it lose nothing that they could have used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,15 +96,18 @@ def _stored(value: Any, where: str) -> tuple[DType, tuple[int, ...]]:
     raise CorruptError(f"{value!r} is not an element type and a shape", where=where)
 
 
+_HEX = re.compile("[0-9a-f]*")
+
+
 def _digests(document: Mapping[str, Any], where: str) -> dict[str, str]:
     found = _mapping(document, "xxh3_128", where)
-    return {name: _digest(value, where) for name, value in found.items()}
-
-
-def _digest(value: Any, where: str) -> str:
-    if not isinstance(value, str) or len(value) != 32 or set(value) - set("0123456789abcdef"):
-        raise CorruptError(f"{value!r} is not an XXH3-128 digest", where=where)
-    return value
+    values = list(found.values())
+    # All at once: there can be many thousands.
+    if set(map(type, values)) - {str} or set(map(len, values)) - {32}:
+        raise CorruptError("the digests are not 32 hex digits each", where=where)
+    if not _HEX.fullmatch("".join(values)):
+        raise CorruptError("the digests are not hexadecimal", where=where)
+    return found
 
 
 def is_shape(value: Any) -> bool:

@@ -87,17 +87,14 @@ def _verify_mapped(
     expected: Mapping[str, str],
     progress: Progress | None,
 ) -> None:
-    chosen = {name: tensor for name, tensor in tensors.items() if name in expected}
-    if not chosen:
-        return
-    with ThreadPoolExecutor(THREADS) as pool:
-        for (name, tensor), found in zip(
-            chosen.items(), pool.map(digest, chosen.values()), strict=True
-        ):
-            if found != expected[name]:
-                raise mismatch(name, expected[name], found, tensor.source.where)
-            if progress is not None:
-                progress(tensor.nbytes)
+    def check(name: str, tensor: Tensor) -> None:
+        if (found := digest(tensor)) != expected[name]:
+            raise mismatch(name, expected[name], found, tensor.source.where)
+
+    _run_all(
+        ((t.nbytes, partial(check, name, t)) for name, t in tensors.items() if name in expected),
+        progress,
+    )
 
 
 @dataclass(slots=True)
@@ -160,15 +157,19 @@ def _read(
     tasks = (
         task for arena in _arenas(tensors) for task in _tasks(arena, arena.place(arrays), expected)
     )
+    _run_all(tasks, progress)
+
+
+_Task = tuple[int, Callable[[], None]]  # how many bytes it reads, and what reads them
+
+
+def _run_all(tasks: Iterable[_Task], progress: Progress | None) -> None:
     bundles = list(_bundled(tasks))
-    if THREADS == 1 or len(bundles) == 1:
+    if THREADS == 1 or len(bundles) <= 1:
         _report(map(_run, bundles), progress)
         return
     with ThreadPoolExecutor(THREADS) as pool:
         _report(pool.map(_run, bundles), progress)
-
-
-_Task = tuple[int, Callable[[], None]]  # how many bytes it reads, and what reads them
 
 
 def _bundled(tasks: Iterable[_Task]) -> Iterator[list[_Task]]:

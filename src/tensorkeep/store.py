@@ -11,7 +11,20 @@ from functools import cached_property
 from tensorkeep.errors import UnsafeError
 from tensorkeep.source import Source
 
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A chunk of known size whose bytes depend on those behind it, such as a header of digests.
+
+    A store leaves room for it, and asks `make` for the bytes once all other chunks were taken.
+    """
+
+    size: int
+    make: Callable[[], bytes]
+
+
 Chunk = bytes | bytearray | memoryview
+Chunks = Iterable[Chunk | Late]
 Progress = Callable[[int], None]
 
 HEAD = 4096
@@ -41,7 +54,7 @@ class Store(ABC):
     def put(
         self,
         key: str,
-        chunks: Iterable[Chunk],
+        chunks: Chunks,
         *,
         size: int | None = None,
         durable: bool = True,
@@ -51,7 +64,7 @@ class Store(ABC):
 
         Args:
             key: what to keep them under.
-            chunks: the bytes, in order; taken one at a time.
+            chunks: the bytes, in order; taken one at a time, and those of a Late one at the end.
             size: the total, where it is known before: space is then reserved at once.
             durable: have the bytes on the disk, not only in the page cache, at `commit`.
             progress: called with the number of bytes taken since the last call.
@@ -153,3 +166,13 @@ class Location:
         opened = self.__dict__.pop("source", None)  # a later use opens it again
         if opened is not None:
             opened.close()
+
+
+def join(chunks: Chunks) -> bytes:
+    """Join chunks in memory, the bytes of Late ones asked for at the end.
+
+    >>> join([Late(2, lambda: b"ab"), b"cd"])
+    b'abcd'
+    """
+    parts = [chunk if isinstance(chunk, Late) else bytes(chunk) for chunk in chunks]
+    return b"".join(part.make() if isinstance(part, Late) else part for part in parts)

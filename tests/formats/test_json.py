@@ -26,7 +26,7 @@ from tensorkeep.formats import FORMATS
 from tensorkeep.formats import json as json_format
 from tensorkeep.source import MemorySource
 from tensorkeep.state import State
-from tensorkeep.store import Location
+from tensorkeep.store import Late, Location, join
 from tensorkeep.stores.memory import MemoryStore
 from tensorkeep.tensor import Tensor
 from tensorkeep.tree import flatten
@@ -44,7 +44,7 @@ def encode(state: State, **options: Any) -> bytes:
     (stream,) = json_format.encode(state, target, **options)
     assert stream.key == "state.json"
     assert stream.chunks is not None
-    return b"".join(bytes(chunk) for chunk in stream.chunks)
+    return join(stream.chunks)
 
 
 def saved(value: Any, **options: Any) -> bytes:
@@ -333,6 +333,7 @@ def test_writing_streams() -> None:
     largest = total = 0
     (stream,) = json_format.encode(State({"w": Tensor.of(big)}), at(b""), base64_over=10**9)
     for chunk in stream.chunks or ():
+        assert not isinstance(chunk, Late)
         largest, total = max(largest, len(chunk)), total + len(chunk)
     assert total > 10_000_000
     assert largest < 1_300_000

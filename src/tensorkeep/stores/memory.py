@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from tensorkeep.errors import MissingError
 from tensorkeep.source import MemorySource, Source
-from tensorkeep.store import Chunk, Progress, Store
+from tensorkeep.store import Chunks, Progress, Store, join
 
 
 class MemoryStore(Store):
@@ -37,18 +37,16 @@ class MemoryStore(Store):
     def put(
         self,
         key: str,
-        chunks: Iterable[Chunk],
+        chunks: Chunks,
         *,
         size: int | None = None,
         durable: bool = True,
         progress: Progress | None = None,
     ) -> None:
-        parts = []
-        for chunk in chunks:
-            parts.append(bytes(chunk))
-            if progress is not None:
-                progress(len(parts[-1]))
-        self._changes.append((key, b"".join(parts)))
+        data = join(chunks)
+        if progress is not None:
+            progress(len(data))
+        self._changes.append((key, data))
 
     def delete(self, key: str) -> None:
         self._changes.append((key, None))

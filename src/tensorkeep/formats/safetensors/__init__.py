@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tensorkeep.checksum import digests as digests_of
 from tensorkeep.checksum import mismatch
 from tensorkeep.dtypes import DTYPES
 from tensorkeep.errors import ArgumentError, MissingError
 from tensorkeep.format import Format, Stream
-from tensorkeep.formats.safetensors.header import SEAL
+from tensorkeep.formats.safetensors.header import NO_DIGEST, SEAL
 from tensorkeep.formats.safetensors.shards import (
     INDEX,
     decode_index,
@@ -111,10 +110,14 @@ def encode(
             "safetensors keeps the name __metadata__ for itself", cure="Rename the tensor."
         )
     tensors = dict(state)
-    digests = digests_of(tensors) if checksums else None
-    for name, value in (digests or {}).items():
-        if state.digests.get(name, value) != value:  # it was damaged before it came here
-            raise mismatch(name, state.digests[name], value, state.where)
+    digests = dict.fromkeys(tensors, NO_DIGEST) if checksums else None  # filled in writing
+
+    def check(name: str, found: str) -> None:
+        if digests is not None:
+            digests[name] = found
+        if state.digests.get(name, found) != found:  # it was damaged before it came here
+            raise mismatch(name, state.digests[name], found, state.where)
+
     noted = _not_text(state.metadata)
     notes = Notes(noted, state.skeleton, {}, digests)
     texts = {k: str(v) for k, v in state.metadata.items() if k not in noted}
@@ -124,7 +127,7 @@ def encode(
         index, max_shard_size = location.name, max_shard_size or 5 * 10**9
     parts = split(tensors, size_of(max_shard_size))
     if len(parts) == 1 and not location.name.endswith(INDEX):
-        yield encode_file(location.key, tensors, notes, texts, align)
+        yield encode_file(location.key, tensors, notes, texts, align, check)
         removed = {*old, index} if old else set()
     else:
         stem = index.removesuffix(INDEX)
@@ -132,7 +135,7 @@ def encode(
         weight_map = {name: file for file, part in zip(files, parts, strict=True) for name in part}
         for file, part in zip(files, parts, strict=True):
             own = Notes(digests=None if digests is None else {name: digests[name] for name in part})
-            yield encode_file(location.beside(file).key, part, own, texts, align)
+            yield encode_file(location.beside(file).key, part, own, texts, align, check)
         yield encode_index(location.beside(index).key, weight_map, notes, tensors)
         removed = old - set(files)
         if not location.name.endswith(INDEX):

@@ -24,7 +24,7 @@ from tensorkeep.wire.text import bound_values, dump_json, parse_json, quote
 
 MAX_HEADER = 64 << 20  # the reference library reads up to 100 MB; real headers stay far below
 SEAL = f"{KEY}.header_xxh3_128"  # the digest of the header, taken with zeros in its place
-_ZEROS = "0" * 32
+NO_DIGEST = "0" * 32  # what stands in the place of a digest until it is known
 MAX_TEXTS = 100_000  # of `__metadata__`
 
 # In the reference library's order; files are laid out from the last to the first.
@@ -246,11 +246,6 @@ def build_header(
     return seal(head) if SEAL in texts else head
 
 
-def unsealed() -> str:
-    """Give what stands in the place of the digest until `seal` puts it there."""
-    return _ZEROS
-
-
 # Nothing but the member itself looks so: within JSON text the quotes would be escaped.
 _SEALED = re.compile(rb'"%s": ?"([0-9a-f]{32})"' % re.escape(SEAL.encode()))
 
@@ -277,7 +272,7 @@ def check_seal(head: memoryview, sealed: Any, where: str) -> None:
     if len(places) != 1 or places[0][1] != str(sealed).encode(errors="replace"):
         raise CorruptError("the header's own digest is damaged", where=where)
     start, stop = places[0].span(1)
-    found = xxhash.xxh3_128_hexdigest(raw[:start] + _ZEROS.encode() + raw[stop:])
+    found = xxhash.xxh3_128_hexdigest(raw[:start] + NO_DIGEST.encode() + raw[stop:])
     if found != sealed:
         raise CorruptError(
             f"the header is damaged: its XXH3-128 is {found}, {sealed} was saved",

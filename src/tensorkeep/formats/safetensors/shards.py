@@ -20,11 +20,11 @@ from tensorkeep.errors import (
     UnsafeError,
 )
 from tensorkeep.format import Stream
-from tensorkeep.formats.safetensors.header import MAX_HEADER, SEAL, check_seal, seal, unsealed
+from tensorkeep.formats.safetensors.header import MAX_HEADER, NO_DIGEST, SEAL, check_seal, seal
 from tensorkeep.formats.safetensors.single import decode_file
 from tensorkeep.notes import KEY, Notes, parse_notes
 from tensorkeep.state import MAX_TENSORS, Json, State
-from tensorkeep.store import Location
+from tensorkeep.store import Late, Location
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.text import parse_json
 
@@ -145,14 +145,18 @@ def encode_index(
     key: str, weight_map: Mapping[str, str], notes: Notes, tensors: Mapping[str, Tensor]
 ) -> Stream:
     """Write the index."""
-    metadata: dict[str, Json] = {"total_size": sum(t.nbytes for t in tensors.values())}
-    if noted := notes.dump():
-        metadata[KEY] = noted
-    if notes.digests is not None:
-        metadata[SEAL] = unsealed()
-    document = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
-    data = seal(f"{json.dumps(document, indent=2, ensure_ascii=False)}\n".encode())
-    return Stream(key, [data], len(data))
+
+    def whole() -> bytes:
+        metadata: dict[str, Json] = {"total_size": sum(t.nbytes for t in tensors.values())}
+        if noted := notes.dump():
+            metadata[KEY] = noted
+        if notes.digests is not None:
+            metadata[SEAL] = NO_DIGEST
+        document = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
+        return seal(f"{json.dumps(document, indent=2, ensure_ascii=False)}\n".encode())
+
+    size = len(whole())  # the digests are known once the shards are written
+    return Stream(key, [Late(size, whole)], size)
 
 
 def split(tensors: Mapping[str, Tensor], limit: int | None) -> list[dict[str, Tensor]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+
+import xxhash
 
 from tensorkeep import dtypes
 from tensorkeep.dtypes import DType
@@ -12,20 +14,21 @@ from tensorkeep.format import Stream
 from tensorkeep.formats.safetensors.header import (
     CODES,
     MAX_HEADER,
+    NO_DIGEST,
     SEAL,
     Header,
     build_header,
     check_seal,
     parse_header,
-    unsealed,
 )
 from tensorkeep.notes import KEY, Notes, parse_notes
 from tensorkeep.source import Source
 from tensorkeep.state import Json, State
-from tensorkeep.store import Chunk, Location
+from tensorkeep.store import Chunk, Late, Location
 from tensorkeep.tensor import Tensor
 
 _CODE_OF = {kind: code for code, kind in CODES.items()}
+_HASHED = 2 << 20  # bytes that are still in cache when they are written after they were hashed
 # Hugging Face tools refuse a file that has metadata but does not say this, whoever wrote it.
 _FORMAT = "pt"
 _RANK = {code: rank for rank, code in enumerate(CODES)}
@@ -106,30 +109,50 @@ def _restore(tensor: Tensor, stored: tuple[DType, tuple[int, ...]] | None) -> Te
 
 
 def encode_file(
-    key: str, tensors: Mapping[str, Tensor], notes: Notes, texts: Mapping[str, str], align: int
+    key: str,
+    tensors: Mapping[str, Tensor],
+    notes: Notes,
+    texts: Mapping[str, str],
+    align: int,
+    check: Callable[[str, str], None],
 ) -> Stream:
-    """Write one file: header, then the tensors in the reference library's order."""
+    """Write one file: header, then the tensors in the reference library's order.
+
+    Where `notes` has a dict of digests, it is filled while the tensors are written, and the header
+    comes last; `check` is called with the name and the digest of each.
+    """
     rows = [(name, t, *_storage(t)) for name, t in tensors.items()]
     rows.sort(key=lambda row: (-_RANK[row[2]], row[0]))
     stored = {name: (t.dtype, t.shape) for name, t, code, _ in rows if CODES[code] is not t.dtype}
     notes = replace(notes, stored=stored)
-    kept = {key: texts[key] for key in sorted(texts)}
-    if notes.dump():
-        if texts.get("format") == _FORMAT:  # told from one of ours by being noted
-            notes = replace(notes, metadata={**notes.metadata, "format": _FORMAT})
-        kept = {"format": _FORMAT, **kept, KEY: notes.dump()}
-    if notes.digests is not None:
-        kept[SEAL] = unsealed()
-    head = build_header(
-        ((name, code, shape, t.nbytes) for name, t, code, shape in rows), kept, align
-    )
+    if notes.dump() and texts.get("format") == _FORMAT:  # told from one of ours by being noted
+        notes = replace(notes, metadata={**notes.metadata, "format": _FORMAT})
 
-    def chunks() -> Iterator[Chunk]:
-        yield head
-        for _, tensor, _, _ in rows:
-            yield from tensor.pieces()
+    def head() -> bytes:
+        kept = {key: texts[key] for key in sorted(texts)}
+        if document := notes.dump():
+            kept = {"format": _FORMAT, **kept, KEY: document}
+        if notes.digests is not None:
+            kept[SEAL] = NO_DIGEST
+        entries = ((name, code, shape, t.nbytes) for name, t, code, shape in rows)
+        return build_header(entries, kept, align)
 
-    return Stream(key, chunks(), len(head) + sum(tensor.nbytes for _, tensor, _, _ in rows))
+    first = head()
+
+    def chunks() -> Iterator[Chunk | Late]:
+        yield first if notes.digests is None else Late(len(first), head)
+        for name, tensor, _, _ in rows:
+            if notes.digests is None:
+                yield from tensor.pieces()
+                continue
+            hasher = xxhash.xxh3_128()
+            for piece in tensor.pieces(_HASHED):
+                hasher.update(piece)
+                yield piece
+            notes.digests[name] = hasher.hexdigest()
+            check(name, notes.digests[name])
+
+    return Stream(key, chunks(), len(first) + sum(tensor.nbytes for _, tensor, _, _ in rows))
 
 
 def _storage(tensor: Tensor) -> tuple[str, tuple[int, ...]]:
