@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
@@ -252,9 +253,12 @@ def test_a_folder_or_a_store_is_no_file(tmp_path: Path) -> None:
 # --- failures -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files() -> Iterator[None]:
-    """Let no file grow over 8 KiB: the portable way to a disk that is full."""
+    """Let no file grow over 8 KiB: the portable way to a disk that is full.
+
+    Not a fixture: what the tests' own output goes to may be a longer file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
@@ -266,13 +270,13 @@ def small_files() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("durable", [False, True])
-@pytest.mark.usefixtures("small_files")
 def test_a_file_that_grows_too_large(durable: bool, path: Path) -> None:
-    with pytest.raises(errors.StoreError, match=r"state\.safetensors.*File too large") as caught:
+    large = r"state\.safetensors.*File too large"
+    with pytest.raises(errors.StoreError, match=large) as caught, small_files():
         tk.save(NEW, path, durable=durable)
     assert caught.value.errno == errno.EFBIG
     is_old(path)
-    with pytest.raises(errors.StoreError):
+    with pytest.raises(errors.StoreError), small_files():
         tk.save({"a": OLD, **NEW}, path, max_shard_size=6000)
     is_old(path)
 
