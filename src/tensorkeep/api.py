@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep import dtypes, formats, frameworks
+from tensorkeep import checksum, dtypes, formats, frameworks
 from tensorkeep.errors import (
     ArgumentError,
     CorruptError,
@@ -275,8 +275,9 @@ def _write(
             where=location.where,
             cure="Choose another format, or accept it with lossy=True.",
         )
+    _refuse_damage(state, chosen)
     report = _reporter(progress, state)
-    store = location.store
+    store = location.store.writer()
     try:
         for stream in chosen.encode(state, location, **options):
             if stream.chunks is None:
@@ -290,6 +291,21 @@ def _write(
         store.rollback()
         raise
     return losses
+
+
+def _refuse_damage(state: State, chosen: Format) -> None:
+    """Check what came with checksums before it is written under new ones."""
+    if chosen.name not in _CHECKED_IN_WRITING:
+        known = {name: tensor for name, tensor in state.items() if name in state.digests}
+        for name, found in checksum.digests(known).items():
+            if found != state.digests[name]:
+                raise checksum.mismatch(name, state.digests[name], found, state.where)
+    for name in state:
+        if name in state.checks:
+            state.checks[name]()
+
+
+_CHECKED_IN_WRITING = ("safetensors", "json")
 
 
 def convert(
@@ -338,16 +354,25 @@ def convert(
         return _write(state, location, chosen, durable, lossy, progress, options)
 
 
+def check_progress(progress: object) -> None:
+    """Refuse a progress report that cannot be called.
+
+    Raises:
+        ArgumentError: it is no function.
+    """
+    if progress is not None and not callable(progress):
+        raise ArgumentError(
+            f"progress has to be a function, not {type(progress).__name__}",
+            cure="It is called with the bytes done and the total.",
+        )
+
+
 def _reporter(
     progress: ProgressReport | None, tensors: Mapping[str, Tensor]
 ) -> Callable[[int], None] | None:
     if progress is None:
         return None
-    if not callable(progress):
-        raise ArgumentError(
-            f"progress has to be a function, not {type(progress).__name__}",
-            cure="It is called with the bytes done and the total.",
-        )
+    check_progress(progress)
     done, total = 0, sum(tensor.nbytes for tensor in tensors.values())
 
     def report(count: int) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep.api import ProgressReport, open
+from tensorkeep.api import ProgressReport, check_progress, open
 from tensorkeep.dtypes import STRING, UINT64, DType, count_of
 from tensorkeep.errors import ArgumentError, MissingError
-from tensorkeep.state import State
+from tensorkeep.state import State, check_globs
 from tensorkeep.stores import Target
 from tensorkeep.tensor import Tensor
 from tensorkeep.tree import unflatten
@@ -143,9 +143,13 @@ def diff(
     >>> found.values
     [Change(place='step', a='1', b='2')]
     """
-    for tolerance in (rtol, atol):
-        if not tolerance >= 0:
-            raise ArgumentError(f"a tolerance cannot be {tolerance}")
+    tolerances: tuple[object, ...] = (rtol, atol)
+    for tolerance in tolerances:
+        if not isinstance(tolerance, int | float) or not tolerance >= 0:
+            raise ArgumentError(
+                f"a tolerance cannot be {tolerance!r}", cure="Give a number of at least 0."
+            )
+    check_progress(progress)
     with open(a) as left, open(b) as right:
         chosen = _chosen(left, right, names)
         common = [name for name in chosen if name in left and name in right]
@@ -165,7 +169,7 @@ def _chosen(a: State, b: State, names: str | Iterable[str] | None) -> list[str]:
     if names is None:
         return every
     wanted: set[str] = set()
-    for glob in [names] if isinstance(names, str) else names:
+    for glob in check_globs(names):
         found = [glob] if glob in a or glob in b else fnmatch.filter(every, glob)
         if not found:
             raise MissingError(f"neither {a.where} nor {b.where} has a tensor called {glob!r}")

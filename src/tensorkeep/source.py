@@ -142,7 +142,7 @@ class FileSource(Source):
         return self._mapping
 
     def close(self) -> None:
-        if not self._closed:
+        if not getattr(self, "_closed", True):  # a copy that was never made has no such slot
             self._closed = True
             self._maps.clear()  # unmapped once the last view is gone
             os.close(self._fd)

@@ -86,13 +86,8 @@ class State(Mapping[str, Tensor]):
         Raises:
             MissingError: a glob matches nothing.
         """
-        globs = [names] if isinstance(names, str) else names
-        if not isinstance(globs, Iterable):
-            raise ArgumentError(f"names takes globs, not {type(names).__name__}", cure=_GLOBS)
         chosen: set[str] = set()
-        for glob in globs:
-            if not isinstance(glob, str):
-                raise ArgumentError(f"names takes globs, not {type(glob).__name__}", cure=_GLOBS)
+        for glob in check_globs(names):
             found = [glob] if glob in self._tensors else fnmatch.filter(self._tensors, glob)
             if not found:
                 raise self._missing(glob)
@@ -130,6 +125,22 @@ class State(Mapping[str, Tensor]):
         near = difflib.get_close_matches(str(name), list(self._tensors)[:10_000], n=3)
         cure = f"Did you mean {' or '.join(near)}?" if near else f"It has {_some(self._tensors)}."
         return MissingError(f"has no tensor called {name!r}", where=self.where, cure=cure)
+
+
+def check_globs(names: object) -> list[str]:
+    """Give one glob, or several, as a list.
+
+    Raises:
+        ArgumentError: they are not text.
+    """
+    globs = [names] if isinstance(names, str) else names
+    if not isinstance(globs, Iterable):
+        raise ArgumentError(f"names takes globs, not {type(names).__name__}", cure=_GLOBS)
+    listed = list(globs)
+    for glob in listed:
+        if not isinstance(glob, str):
+            raise ArgumentError(f"names takes globs, not {type(glob).__name__}", cure=_GLOBS)
+    return listed
 
 
 def check_names(names: Iterable[str], where: str) -> None:

@@ -73,6 +73,10 @@ class Store(ABC):
             StoreError: the disk is full or failed. Nothing of this `put` stays.
         """
 
+    def writer(self) -> Store:
+        """Give a store of the same bytes for one save, so that those of threads do not mix."""
+        return self
+
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove a key at `commit`, after what was put has appeared."""

@@ -168,6 +168,8 @@ class Tensor:
             chosen = select(index, self.shape)
             if chosen is None or self.dtype is dtypes.STRING:
                 return np.asarray(self.numpy()[index])
+        except ArgumentError as error:
+            raise ArgumentError(error.problem, where=f"{self.source.where}: {self!r}") from None
         except TensorKeepError:
             raise
         except (IndexError, TypeError, ValueError) as error:

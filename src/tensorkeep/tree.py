@@ -44,6 +44,7 @@ from tensorkeep.tensor import Tensor
 
 ROOT = "array"
 MAX_DEPTH = 100
+_MAX_NAMED = 1000
 _INLINE_BYTES = 1024
 _RESERVED = "__metadata__"
 _EXACT_INT = 2**53  # what JSON readers that use doubles still get right
@@ -97,6 +98,10 @@ class _Flatten:
         if walk is not None:
             return walk(self, value, path, depth)
         if isinstance(value, np.generic):
+            if isinstance(value, np.str_ | np.bytes_) and value[-1:] in ("\0", b"\0"):
+                raise self._refuse(
+                    path, "is NumPy text that ends with NUL, which NumPy drops", "Use str or bytes."
+                )
             scalar = np.asarray(value)
             special = {"numpy": _text_dtype(scalar)} if scalar.dtype.kind in "US" else {}
             return {"$scalar": self._keep(scalar, path), **special}
@@ -146,6 +151,10 @@ class _Flatten:
 
     def _namedtuple(self, value: Any, path: tuple[str, ...], depth: int) -> Any:
         kind = type(value)
+        if getattr(value, "__dict__", None):
+            raise self._refuse(
+                path, "is a named tuple with attributes of its own", "Keep them in a dict."
+            )
         fields = {
             field: self.node(child, (*path, field), depth + 1)
             for field, child in zip(kind._fields, value, strict=True)
@@ -271,7 +280,14 @@ def unflatten(
     builder = _Unflatten(tensors, from_tensor, usual, where)
     try:
         return builder.node(skeleton["tree"], ())
-    except (RecursionError, TypeError, ValueError, LookupError, AttributeError) as error:
+    except (
+        RecursionError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        SyntaxError,
+    ) as error:
         if isinstance(error, TensorKeepError):
             raise
         raise CorruptError(f"the nesting stored with it is broken: {error}", where=where) from error
@@ -288,6 +304,8 @@ class _Unflatten:
         self._built: dict[tuple[str, str], Any] = {}
         self._texts: dict[str, str] = {}
         self._bytes: dict[str, bytes] = {}
+        self._wide = 0  # bytes that text types ask for beyond what their strings are worth
+        self._named: set[tuple[str, ...]] = set()
 
     def node(self, tree: Any, path: tuple[str, ...]) -> Any:
         if isinstance(tree, str):
@@ -319,7 +337,7 @@ class _Unflatten:
                 f"the nesting names the tensor {name!r}, which is not there", where=self.where
             )
         name = self._name(leaf, path)
-        if self._texts.setdefault(name, numpy) != numpy or not _fits_text(tensor, numpy):
+        if self._texts.setdefault(name, numpy) != numpy or not self._fits(tensor, numpy):
             raise CorruptError(
                 f"the nesting gives the tensor {name!r} a text type that it cannot have",
                 where=self.where,
@@ -328,6 +346,16 @@ class _Unflatten:
         if key not in self._built:
             self._built[key] = self.from_tensor(name, framework, numpy)
         return self._built[key]
+
+    def _fits(self, tensor: Tensor, numpy: str) -> bool:
+        """Say whether strings can be of a NumPy text type, without filling the memory with it."""
+        if not numpy:
+            return True
+        width = _text_width(numpy)
+        if width is None or tensor.dtype is not STRING:
+            return False
+        self._wide += max(0, tensor.size * width - _WIDE_RATIO * tensor.nbytes)
+        return self._wide <= _WIDE
 
     def _name(self, leaf: Any, path: tuple[str, ...]) -> str:
         if leaf == "$":
@@ -360,6 +388,9 @@ class _Unflatten:
 
     def build_namedtuple(self, spec: Any, path: tuple[str, ...], tree: Any) -> Any:
         module, name, fields = spec
+        self._named.add((module, name, *fields))
+        if len(self._named) > _MAX_NAMED:
+            raise CorruptError(f"it has over {_MAX_NAMED} kinds of named tuple", where=self.where)
         values = [self.node(child, (*path, field)) for field, child in fields.items()]
         return tuple.__new__(_namedtuple(module, name, tuple(fields)), values)
 
@@ -394,9 +425,10 @@ def _namedtuple(module: str, name: str, fields: tuple[str, ...]) -> type[tuple[A
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = vars(found).get(part) if hasattr(found, "__dict__") else None
-    made = isinstance(found, type) and issubclass(found, tuple)
-    if made and vars(found).get("_fields") == fields:
-        return found  # type: ignore[no-any-return]
+    if isinstance(found, type) and issubclass(found, tuple):
+        named = (vars(kind)["_fields"] for kind in found.__mro__ if "_fields" in vars(kind))
+        if next(named, None) == fields:
+            return found
     return _made_namedtuple(name.rpartition(".")[2], fields)
 
 
@@ -410,18 +442,13 @@ def _made_namedtuple(name: str, fields: tuple[str, ...]) -> type[tuple[Any, ...]
 
 
 _TEXT_TYPE = re.compile(r"T|([<|]U|\|S)(0|[1-9][0-9]{0,9})")
-_WIDE, _WIDE_RATIO = 1 << 28, 64
+_WIDE, _WIDE_RATIO = 16 << 20, 64
 
 
-def _fits_text(tensor: Tensor, numpy: str) -> bool:
-    """Say whether strings can be of a NumPy text type, without taking far more than they hold."""
-    if not numpy:
-        return True
+def _text_width(numpy: str) -> int | None:
+    """Give the bytes of an element of a NumPy text type at most; None where it is none."""
     match = _TEXT_TYPE.fullmatch(numpy)
-    if match is None or tensor.dtype is not STRING:
-        return False
-    wide = tensor.size * int(match[2] or 0) * 4
-    return wide <= max(_WIDE, _WIDE_RATIO * tensor.nbytes)
+    return None if match is None else 4 * int(match[2] or 0)
 
 
 def _text_dtype(array: npt.NDArray[Any]) -> str:

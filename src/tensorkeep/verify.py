@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tensorkeep.api import ProgressReport, open
+from tensorkeep.api import ProgressReport, check_progress, open
 from tensorkeep.checksum import THREADS, digest
 from tensorkeep.errors import FormatError, StoreError, UnsafeError
 from tensorkeep.state import State
@@ -68,6 +68,7 @@ def verify(
     >>> result.ok, result.checked, result.unchecked
     (True, 1, [])
     """
+    check_progress(progress)
     with open(target, format=format) as state:
         names = [name for name in state if name in state.digests or name in state.checks]
         sizes = {name: state[name].nbytes for name in names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from tensorkeep.errors import ArgumentError
 from tensorkeep.store import Location, Store
@@ -46,9 +47,9 @@ def locate(target: Target) -> Location:
             raise ArgumentError(
                 f"no store is called {scheme[1]!r}",
                 where=path,
-                cure=f"There are {', '.join(STORES)}.",
+                cure="Only file:// is known as an URL; a Store of another kind is passed itself.",
             )
-        path = path[len("file://") :]
+        path = unquote(path[len("file://") :].removeprefix("localhost"))
     if os.path.isdir(path):
         return Location(FileStore(path))
     folder, name = os.path.split(path)

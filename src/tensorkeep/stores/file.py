@@ -74,9 +74,11 @@ class FileStore(Store):
     def _list(self, below: str) -> list[os.DirEntry[str]]:
         try:
             return sorted(os.scandir(self.folder / below), key=lambda entry: entry.name)
-        except FileNotFoundError:
-            raise MissingError("there is no such folder", where=self.where) from None
         except (OSError, ValueError) as error:
+            if below:  # gone by now, or not ours to look into, such as lost+found
+                return []
+            if isinstance(error, FileNotFoundError):
+                raise MissingError("there is no such folder", where=self.where) from None
             raise StoreError(f"cannot be listed: {_reason(error)}", where=self.where) from error
 
     def get(self, key: str) -> Source:
@@ -100,10 +102,11 @@ class FileStore(Store):
             raise StoreError(problem, where=self.where) from error
         if os.path.commonpath([home, real]) == home:
             return path
-        snapshots = os.path.dirname(home)
-        blobs = os.path.join(os.path.dirname(snapshots), "blobs")
-        if os.path.basename(snapshots) == "snapshots" and os.path.dirname(real) == blobs:
-            return path
+        for snapshots in Path(home, "here").parents:
+            if snapshots.name == "snapshots" and snapshots != Path(home):
+                if os.path.dirname(real) == str(snapshots.parent / "blobs"):
+                    return path
+                break
         raise UnsafeError(
             f"is a link to {real}, outside its own folder",
             where=str(path),
@@ -149,6 +152,11 @@ class FileStore(Store):
         self._forget(key)
         self._pending.append(put)
 
+    def writer(self) -> FileStore:
+        writer = FileStore(os.path.abspath(self.folder), named=self.named)
+        writer.where = self.where
+        return writer
+
     def delete(self, key: str) -> None:
         self._contained(key)
         self._forget(key)
@@ -172,7 +180,11 @@ class FileStore(Store):
             for folder in folders:
                 os.fsync(self._locks[folder])
         except OSError as error:
-            raise _failed(error, self.folder, None) from error
+            problem = f"cannot be finished: {_reason(error)}"
+            cure = "Some of it may have been replaced already; verify it, and save it again."
+            failure = StoreError(problem, where=self.where, cure=cure)
+            failure.errno = error.errno
+            raise failure from error
         for key in self._deleted:
             with contextlib.suppress(OSError):  # it was replaced and only takes up room
                 os.unlink(self.folder / key)

@@ -48,6 +48,11 @@ class MemoryStore(Store):
             progress(len(data))
         self._changes.append((key, data))
 
+    def writer(self) -> MemoryStore:
+        writer = MemoryStore(where=self.where)
+        writer.data = self.data
+        return writer
+
     def delete(self, key: str) -> None:
         self._changes.append((key, None))
 

@@ -13,6 +13,7 @@ Facts from the format's README and reference library, version 0.8.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from tensorkeep.checksum import mismatch
 from tensorkeep.dtypes import DTYPES
@@ -23,6 +24,7 @@ from tensorkeep.formats.safetensors.shards import (
     INDEX,
     decode_index,
     encode_index,
+    is_own,
     old_shards,
     shard_names,
     size_of,
@@ -126,18 +128,21 @@ def encode(
     if location.name.endswith(INDEX):
         index, max_shard_size = location.name, max_shard_size or 5 * 10**9
     parts = split(tensors, size_of(max_shard_size))
+    stem = index.removesuffix(INDEX)
+    own_old = {file for file in old if is_own(file, stem)}
     if len(parts) == 1 and not location.name.endswith(INDEX):
         yield encode_file(location.key, tensors, notes, texts, align, check)
-        removed = {*old, index} if old else set()
+        removed = {*own_old, index} if old else set()
     else:
-        stem = index.removesuffix(INDEX)
         files = shard_names(stem, len(parts), old)
         weight_map = {name: file for file, part in zip(files, parts, strict=True) for name in part}
         for file, part in zip(files, parts, strict=True):
             own = Notes(digests=None if digests is None else {name: digests[name] for name in part})
             yield encode_file(location.beside(file).key, part, own, texts, align, check)
+        if not tensors:  # no shard has a place for the text
+            notes = replace(notes, metadata=state.metadata)
         yield encode_index(location.beside(index).key, weight_map, notes, tensors)
-        removed = old - set(files)
+        removed = own_old - set(files)
         if not location.name.endswith(INDEX):
             removed |= {location.name}
     for name in sorted(removed):

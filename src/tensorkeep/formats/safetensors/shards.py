@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -36,6 +37,8 @@ def decode_index(location: Location) -> State:
     where = location.where
     document = _read_index(location)
     weight_map: dict[str, str] = document["weight_map"]
+    if not weight_map and not isinstance(document.get("metadata"), dict):
+        raise CorruptError("the index names no tensor", where=where)
     files = list(dict.fromkeys(weight_map.values()))
     _refuse_strays(location, files)
     shards: dict[str, State] = {}
@@ -69,33 +72,35 @@ def decode_index(location: Location) -> State:
                     raise CorruptError(
                         f"{file} holds {name!r}, which the index does not place there", where=where
                     )
+        extra = document.get("metadata")
+        extra = extra if isinstance(extra, dict) else {}
+        notes = parse_notes(extra[KEY], where) if isinstance(extra.get(KEY), str) else Notes()
+        if SEAL not in extra and (digests or notes.digests is not None):
+            raise CorruptError(
+                "the index's own digest is gone",
+                where=where,
+                cure="Use another copy; if another tool wrote this index, open the shards alone.",
+            )
+        if notes.digests is not None and notes.digests != digests:
+            raise CorruptError(
+                "the shards are not those that the index was saved with",
+                where=where,
+                cure="Open it again if a save is under way; otherwise use another copy.",
+            )
+        if notes.digests is not None:
+            tensors = {name: tensors[name] for name in notes.digests}  # as they were saved
+        return State(
+            tensors,
+            metadata={**metadata, **notes.metadata},
+            skeleton=notes.skeleton,
+            digests=digests,
+            format="safetensors",
+            where=where,
+            close=close,
+        )
     except BaseException:
         close()
         raise
-    extra = document.get("metadata")
-    extra = extra if isinstance(extra, dict) else {}
-    notes = parse_notes(extra[KEY], where) if isinstance(extra.get(KEY), str) else Notes()
-    if SEAL not in extra and (digests or notes.digests is not None):
-        close()
-        raise CorruptError("the index's own digest is gone", where=where)
-    if notes.digests is not None and notes.digests != digests:
-        close()
-        raise CorruptError(
-            "the shards are not those that the index was saved with",
-            where=where,
-            cure="Copy the index and all its shards from one place again.",
-        )
-    if notes.digests is not None:
-        tensors = {name: tensors[name] for name in notes.digests}  # as they were saved
-    return State(
-        tensors,
-        metadata={**metadata, **notes.metadata},
-        skeleton=notes.skeleton,
-        digests=digests,
-        format="safetensors",
-        where=where,
-        close=close,
-    )
 
 
 def _read_index(location: Location) -> dict[str, Any]:
@@ -119,6 +124,12 @@ def _read_index(location: Location) -> dict[str, Any]:
                 f"the index names {file!r}, which is not a safetensors file", where=where
             )
     return document
+
+
+def is_own(file: str, stem: str) -> bool:
+    """Say whether a file is a shard named after this index, which may be deleted with it."""
+    pattern = rf"{re.escape(stem)}(\.[0-9a-f]{{8}})?-\d{{5}}-of-\d{{5}}\.safetensors"
+    return re.fullmatch(pattern, file) is not None
 
 
 _SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.safetensors")
@@ -188,12 +199,14 @@ def old_shards(location: Location) -> set[str]:
 def shard_names(stem: str, count: int, taken: Iterable[str]) -> list[str]:
     """Name shards so that none replaces one that the old index still needs."""
     taken = set(taken)
-    for generation in range(len(taken) + 1):
-        head = f"{stem}.{generation}" if generation else stem
-        names = [f"{head}-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
-        if taken.isdisjoint(names):
-            break
+    names = _numbered(stem, count)
+    while not taken.isdisjoint(names):
+        names = _numbered(f"{stem}.{secrets.token_hex(4)}", count)
     return names
+
+
+def _numbered(stem: str, count: int) -> list[str]:
+    return [f"{stem}-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
 
 
 _UNITS = {
