@@ -118,8 +118,9 @@ def load(
             cure="Load without it, and cast the arrays yourself.",
         )
     with open(target, format=format) as state:
-        wanted = state.match(names) if names is not None else list(state)
-        tensors = {name: state[name] for name in wanted}
+        chosen = None if names is None else {name: state[name] for name in state.match(names)}
+        tensors = dict(state.items()) if chosen is None else chosen
+        wanted = list(tensors)
         if verify:
             _need_digests(state, wanted)
             for name in wanted:

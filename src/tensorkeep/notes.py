@@ -4,7 +4,9 @@
      "metadata": {...},                    values that the container's own metadata cannot hold
      "framework": ..., "tree": ...,        the skeleton of the nesting (see tree.py)
      "stored": {NAME: [DTYPE, SHAPE]},     tensors kept under another type, and what they are
-     "xxh3_128": {NAME: HEX}}              digests of the tensors' canonical bytes
+     "xxh3_128": HEX,                      the digests of the tensors' canonical bytes, joined in
+                                           the order of their names
+     "order": [INDEX, ...]}                the order in which they were saved, where it differs
 
 Readers that do not know it lose nothing that they could have used.
 """
@@ -12,7 +14,7 @@ Readers that do not know it lose nothing that they could have used.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,12 +48,21 @@ class Notes:
                 name: [kind.name, list(shape)] for name, (kind, shape) in self.stored.items()
             }
         if self.digests is not None:
-            document["xxh3_128"] = dict(self.digests)
+            names = sorted(self.digests)
+            document["xxh3_128"] = "".join(map(self.digests.__getitem__, names))
+            if names != list(self.digests):
+                places = {name: place for place, name in enumerate(names)}
+                document["order"] = [places[name] for name in self.digests]
         return dump_json({"version": VERSION, **document}) if document else ""
 
 
-def parse_notes(text: str | bytes, where: str) -> Notes:
+def parse_notes(text: str | bytes, where: str, names: Iterable[str] = ()) -> Notes:
     """Read the document.
+
+    Args:
+        text: the document.
+        where: names the file in messages.
+        names: of the tensors that it belongs to, which digests are joined in the order of.
 
     Raises:
         CorruptError: it is not one.
@@ -78,7 +89,7 @@ def parse_notes(text: str | bytes, where: str) -> Notes:
             name: _stored(value, where)
             for name, value in _mapping(document, "stored", where).items()
         },
-        digests=_digests(document, where) if "xxh3_128" in document else None,
+        digests=_digests(document, names, where) if "xxh3_128" in document else None,
     )
 
 
@@ -97,17 +108,26 @@ def _stored(value: Any, where: str) -> tuple[DType, tuple[int, ...]]:
 
 
 _HEX = re.compile("[0-9a-f]*")
+_WIDTH = 32  # hex digits of a digest
 
 
-def _digests(document: Mapping[str, Any], where: str) -> dict[str, str]:
-    found = _mapping(document, "xxh3_128", where)
-    values = list(found.values())
-    # All at once: there can be many thousands.
-    if set(map(type, values)) - {str} or set(map(len, values)) - {32}:
-        raise CorruptError("the digests are not 32 hex digits each", where=where)
-    if not _HEX.fullmatch("".join(values)):
-        raise CorruptError("the digests are not hexadecimal", where=where)
-    return found
+def _digests(document: Mapping[str, Any], names: Iterable[str], where: str) -> dict[str, str]:
+    """Take the digests apart: one text for all, since there can be many thousands."""
+    joined, ordered = document["xxh3_128"], sorted(names)
+    if (
+        not isinstance(joined, str)
+        or len(joined) != _WIDTH * len(ordered)
+        or not _HEX.fullmatch(joined)
+    ):
+        raise CorruptError(f"there are not {_WIDTH} hex digits for each tensor", where=where)
+    parts = [joined[at : at + _WIDTH] for at in range(0, len(joined), _WIDTH)]
+    if "order" not in document:
+        return dict(zip(ordered, parts, strict=True))
+    order = document["order"]
+    plain = isinstance(order, list) and all(type(place) is int for place in order)
+    if not plain or sorted(order) != list(range(len(ordered))):
+        raise CorruptError("the order noted is not one of the tensors", where=where)
+    return {ordered[place]: parts[place] for place in order}
 
 
 def is_shape(value: Any) -> bool:

@@ -120,10 +120,17 @@ NOTES = {
     "stored as little text": '{"version":1,"stored":{"s":["string",[0]]}}',
     "stored as no text": '{"version":1,"stored":{"w":["string",[0,4611686018427387904,8]]}}',
     "digests list": '{"version":1,"xxh3_128":[]}',
-    "digest short": '{"version":1,"xxh3_128":{"w":"ab"}}',
-    "digest number": '{"version":1,"xxh3_128":{"w":3}}',
-    "digest of other letters": '{"version":1,"xxh3_128":{"w":"' + "g" * 32 + '"}}',
-    "digest without a seal": '{"version":1,"xxh3_128":{"w":"' + "0" * 32 + '"}}',
+    "digests object": '{"version":1,"xxh3_128":{"w":"' + "0" * 32 + '"}}',
+    "digest short": '{"version":1,"xxh3_128":"ab"}',
+    "digest number": '{"version":1,"xxh3_128":3}',
+    "digest too many": '{"version":1,"xxh3_128":"' + "0" * 96 + '"}',
+    "digest of other letters": '{"version":1,"xxh3_128":"' + "g" * 64 + '"}',
+    "digest without a seal": '{"version":1,"xxh3_128":"' + "0" * 64 + '"}',
+    "order list": '{"version":1,"xxh3_128":"' + "0" * 64 + '","order":{}}',
+    "order short": '{"version":1,"xxh3_128":"' + "0" * 64 + '","order":[0]}',
+    "order twice": '{"version":1,"xxh3_128":"' + "0" * 64 + '","order":[1,1]}',
+    "order outside": '{"version":1,"xxh3_128":"' + "0" * 64 + '","order":[0,2]}',
+    "order of text": '{"version":1,"xxh3_128":"' + "0" * 64 + '","order":["0",1]}',
 }
 
 

@@ -111,7 +111,7 @@ def encode(
         raise ArgumentError(
             "safetensors keeps the name __metadata__ for itself", cure="Rename the tensor."
         )
-    tensors = dict(state)
+    tensors = dict(state.items())
     digests = dict.fromkeys(tensors, NO_DIGEST) if checksums else None  # filled in writing
 
     def check(name: str, found: str) -> None:

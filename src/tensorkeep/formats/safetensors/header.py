@@ -246,17 +246,29 @@ def build_header(
     return seal(head) if SEAL in texts else head
 
 
-# Nothing but the member itself looks so: within JSON text the quotes would be escaped.
-_SEALED = re.compile(rb'"%s": ?"([0-9a-f]{32})"' % re.escape(SEAL.encode()))
+_DIGEST = re.compile(rb' ?"([0-9a-f]{32})"')
+
+
+def _place(head: bytes) -> int:
+    """Find where the one digest of a header or an index stands; -1 where there is none, or two."""
+    # Nothing but the member itself looks so: within JSON text the quotes would be escaped.
+    mark = f'"{SEAL}":'.encode()
+    found = []
+    at = head.find(mark)
+    while at >= 0:
+        if digest := _DIGEST.match(head, at + len(mark)):
+            found.append(digest.start(1))
+        at = head.find(mark, at + 1)
+    return found[0] if len(found) == 1 else -1
 
 
 def seal(head: bytes) -> bytes:
     """Put the digest of a header or an index into the place kept for it."""
-    place = _SEALED.search(head)
-    if place is None:
+    at = _place(head)
+    if at < 0:
         return head
     found = xxhash.xxh3_128_hexdigest(head).encode()
-    return head[: place.start(1)] + found + head[place.end(1) :]
+    return head[:at] + found + head[at + len(found) :]
 
 
 def check_seal(head: memoryview, sealed: Any, where: str) -> None:
@@ -268,11 +280,11 @@ def check_seal(head: memoryview, sealed: Any, where: str) -> None:
     if sealed is None:
         return
     raw = bytes(head)
-    places = list(_SEALED.finditer(raw))
-    if len(places) != 1 or places[0][1] != str(sealed).encode(errors="replace"):
+    at = _place(raw)
+    stop = at + len(NO_DIGEST)
+    if at < 0 or raw[at:stop] != str(sealed).encode(errors="replace"):
         raise CorruptError("the header's own digest is damaged", where=where)
-    start, stop = places[0].span(1)
-    found = xxhash.xxh3_128_hexdigest(raw[:start] + NO_DIGEST.encode() + raw[stop:])
+    found = xxhash.xxh3_128_hexdigest(raw[:at] + NO_DIGEST.encode() + raw[stop:])
     if found != sealed:
         raise CorruptError(
             f"the header is damaged: its XXH3-128 is {found}, {sealed} was saved",

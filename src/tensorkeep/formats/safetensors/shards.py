@@ -74,7 +74,8 @@ def decode_index(location: Location) -> State:
                     )
         extra = document.get("metadata")
         extra = extra if isinstance(extra, dict) else {}
-        notes = parse_notes(extra[KEY], where) if isinstance(extra.get(KEY), str) else Notes()
+        noted = extra.get(KEY)
+        notes = parse_notes(noted, where, weight_map) if isinstance(noted, str) else Notes()
         if SEAL not in extra and (digests or notes.digests is not None):
             raise CorruptError(
                 "the index's own digest is gone",

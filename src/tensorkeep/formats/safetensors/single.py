@@ -78,10 +78,10 @@ def decode_file(location: Location) -> State:
     header = parse_header(bytes(source.read(8, data)), source.size - data, where)
     texts = header.texts
     check_seal(source.read(0, data), texts.get(SEAL), where)
-    notes = parse_notes(texts[KEY], where) if KEY in texts else Notes()
+    notes = parse_notes(texts[KEY], where, header.kinds) if KEY in texts else Notes()
     if notes.digests is not None and SEAL not in texts:
         raise CorruptError("the header's own digest is gone", where=where)
-    if notes.digests and notes.digests.keys() == header.kinds.keys():
+    if notes.digests:
         header = header.in_order_of(notes.digests)  # which is that of the state that was saved
     tensors: Mapping[str, Tensor] = _Tensors(header, source, data)
     if notes.stored:
