@@ -296,7 +296,7 @@ def _write(
 
 def _refuse_damage(state: State, chosen: Format) -> None:
     """Check what came with checksums before it is written under new ones."""
-    if chosen.name not in _CHECKED_IN_WRITING:
+    if not chosen.compares_digests:
         known = {name: tensor for name, tensor in state.items() if name in state.digests}
         for name, found in checksum.digests(known).items():
             if found != state.digests[name]:
@@ -304,9 +304,6 @@ def _refuse_damage(state: State, chosen: Format) -> None:
     for name in state:
         if name in state.checks:
             state.checks[name]()
-
-
-_CHECKED_IN_WRITING = ("safetensors", "json")
 
 
 def convert(

@@ -42,6 +42,8 @@ class Format:
             None.
         losses: says what of a state the format cannot hold, a sentence each.
         holds: the element types that it keeps.
+        compares_digests: whether `encode` itself compares the tensors with the digests that a state
+            brings; they are compared before it otherwise.
         corruption: exceptions of other libraries that mean damaged bytes.
         extra: the optional dependency group to install, where it needs one.
     """
@@ -55,4 +57,5 @@ class Format:
     losses: Callable[[State], list[str]] = _nothing
     holds: frozenset[DType] = field(default_factory=frozenset)
     corruption: tuple[type[Exception], ...] = (RecursionError,)
+    compares_digests: bool = False
     extra: str = ""

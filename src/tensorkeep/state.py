@@ -27,6 +27,7 @@ class State(Mapping[str, Tensor]):
         digests: the XXH3-128 of a tensor's canonical bytes, in hex, by name, where stored.
         checks: by name, a function that checks the container's own checksum of a tensor and
             raises CorruptError.
+        remarks: by name, what a reader should know of how a tensor is kept, such as its chunks.
         format: the name of the format it was read from.
         close: called when the state is closed.
 
@@ -44,6 +45,7 @@ class State(Mapping[str, Tensor]):
         skeleton: dict[str, Json] | None = None,
         digests: Mapping[str, str] | None = None,
         checks: Mapping[str, Callable[[], None]] | None = None,
+        remarks: Mapping[str, str] | None = None,
         format: str = "",
         where: str = "",
         close: Callable[[], None] | None = None,
@@ -54,6 +56,7 @@ class State(Mapping[str, Tensor]):
         self.skeleton = skeleton
         self.digests = digests or {}
         self.checks = checks or {}
+        self.remarks = remarks or {}
         self.format = format
         self.where = where
         self._close = close

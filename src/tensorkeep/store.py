@@ -89,6 +89,14 @@ class Store(ABC):
     def rollback(self) -> None:
         """Forget what was put and deleted since the last commit."""
 
+    def records(self, prefix: str = "") -> Iterator[tuple[str, Source]]:
+        """Give the committed keys that start with `prefix` with their bytes, in stored order.
+
+        A store that keeps a key more than once gives it each time, where `get` gives the last.
+        """
+        for key in self.keys(prefix):
+            yield key, self.get(key)
+
     def close(self) -> None:
         """Release the store; what was not committed is forgotten."""
         self.rollback()

@@ -330,13 +330,12 @@ class _Unflatten:
 
     def _leaf(self, leaf: Any, path: tuple[str, ...], framework: str, numpy: str) -> Any:
         """Give a tensor; the same one wherever it is named, so that nothing is copied twice."""
-        tensor = self.tensors.get(self._name(leaf, path))
+        name = self._name(leaf, path)
+        tensor = self.tensors.get(name)
         if tensor is None:
-            name = self._name(leaf, path)
             raise CorruptError(
                 f"the nesting names the tensor {name!r}, which is not there", where=self.where
             )
-        name = self._name(leaf, path)
         if self._texts.setdefault(name, numpy) != numpy or not self._fits(tensor, numpy):
             raise CorruptError(
                 f"the nesting gives the tensor {name!r} a text type that it cannot have",

@@ -171,7 +171,11 @@ def test_an_output_of_few_letters_gets_escapes(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_with_one_line() -> None:
     process = subprocess.Popen(
-        [PYTHON, "-m", "tensorkeep", "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [PYTHON, "-m", "tensorkeep", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell's background jobs, and what they start, ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     process.stdout.readline()  # the story has begun

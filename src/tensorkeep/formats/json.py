@@ -42,8 +42,6 @@ import numpy.typing as npt
 import xxhash
 
 from tensorkeep import dtypes
-from tensorkeep.checksum import digests as digests_of
-from tensorkeep.checksum import mismatch
 from tensorkeep.dtypes import DTYPES, count_of
 from tensorkeep.errors import ArgumentError, CorruptError, UnsafeError, UnsupportedError
 from tensorkeep.format import Format, Stream
@@ -355,11 +353,6 @@ def encode(
         raise ArgumentError(
             "is the name of an index of safetensors shards", cure='Say format="safetensors".'
         )
-    if checksums:
-        known = {name: state[name] for name in state if name in state.digests}
-        for name, found in digests_of(known).items():
-            if found != state.digests[name]:
-                raise mismatch(name, state.digests[name], found, state.where)
     spaces = " " * indent
     document = _document(state, base64_over, spaces)
     if checksums:

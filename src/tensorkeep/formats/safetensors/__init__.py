@@ -161,5 +161,6 @@ FORMAT = Format(
     decode=decode,
     encode=encode,
     instead=instead,
+    compares_digests=True,
     holds=frozenset(DTYPES.values()),
 )
