@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorkeep import checksum, dtypes, formats, frameworks
+from tensorkeep.database import Database
 from tensorkeep.errors import (
     ArgumentError,
     CorruptError,
@@ -22,7 +23,7 @@ from tensorkeep.format import Format
 from tensorkeep.framework import Framework
 from tensorkeep.reading import read_arrays
 from tensorkeep.state import Json, State
-from tensorkeep.store import Location
+from tensorkeep.store import Location, Store
 from tensorkeep.stores import Target, locate
 from tensorkeep.tensor import Tensor
 from tensorkeep.tree import flatten, unflatten
@@ -49,15 +50,43 @@ def open(target: Target, *, format: str | None = None) -> State:
     try:
         location = formats.find(location)
         chosen = formats.by_name(format) if format else formats.detect(location)
-        return _decode(chosen, location)
+        state = _decode(chosen, location)
+        return _closing(state, location.store) if _is_ours(target, location) else state
     except MissingError as error:
-        location.close()
+        _close(target, location)
         if error.where == location.where and not error.cure:
             raise MissingError(error.problem, where=error.where, cure=_nearby(location)) from None
         raise
     except BaseException:
-        location.close()
+        _close(target, location)
         raise
+
+
+def _is_ours(target: Target, location: Location) -> bool:
+    """Whether a whole database was opened here, and so is to be closed here."""
+    given = isinstance(target, Location | Store)
+    return not given and not location.key and isinstance(location.store, Database)
+
+
+def _close(target: Target, location: Location) -> None:
+    location.close()
+    if _is_ours(target, location):
+        location.store.close()
+
+
+def _closing(state: State, store: Store) -> State:
+    """Have the store closed with the state."""
+    return State(
+        state,
+        metadata=state.metadata,
+        skeleton=state.skeleton,
+        digests=state.digests,
+        checks=state.checks,
+        remarks=state.remarks,
+        format=state.format,
+        where=state.where,
+        close=store.close,
+    )
 
 
 def _decode(chosen: Format, location: Location) -> State:
@@ -258,7 +287,7 @@ def _write(
     progress: ProgressReport | None,
     options: Mapping[str, Any],
 ) -> list[str]:
-    if not location.key:
+    if not location.key and not (chosen.whole_stores and isinstance(location.store, Database)):
         raise ArgumentError(
             "is a folder or a whole store", where=location.where, cure="Name a file in it."
         )
@@ -278,7 +307,7 @@ def _write(
         )
     _refuse_damage(state, chosen)
     report = _reporter(progress, state)
-    store = location.store.writer()
+    store = location.store.writer()  # which a database has to release: it may keep others out
     try:
         for stream in chosen.encode(state, location, **options):
             if stream.chunks is None:
@@ -291,6 +320,9 @@ def _write(
     except BaseException:
         store.rollback()
         raise
+    finally:
+        if isinstance(store, Database) and store is not location.store:
+            store.close()
     return losses
 
 

@@ -44,6 +44,7 @@ class Format:
         holds: the element types that it keeps.
         compares_digests: whether `encode` itself compares the tensors with the digests that a state
             brings; they are compared before it otherwise.
+        whole_stores: whether it also writes to a whole database, its records being the keys.
         corruption: exceptions of other libraries that mean damaged bytes.
         extra: the optional dependency group to install, where it needs one.
     """
@@ -58,4 +59,5 @@ class Format:
     holds: frozenset[DType] = field(default_factory=frozenset)
     corruption: tuple[type[Exception], ...] = (RecursionError,)
     compares_digests: bool = False
+    whole_stores: bool = False
     extra: str = ""

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from tensorkeep.errors import UnsafeError
 from tensorkeep.source import Source
@@ -37,6 +38,7 @@ class Store(ABC):
     """
 
     where: str = ""
+    holds_empty: ClassVar[bool] = True  # whether a value may have no bytes
 
     @abstractmethod
     def keys(self, prefix: str = "") -> Iterator[str]:

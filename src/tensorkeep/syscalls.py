@@ -52,16 +52,16 @@ def network_filesystem(fd: int) -> str | None:
     return _NETWORK.get(buffer[0] & 0xFFFFFFFF)
 
 
-def reserve(fd: int, size: int) -> None:
-    """Reserve disk space for a file that will be `size` bytes long.
+def reserve(fd: int, size: int, start: int = 0) -> None:
+    """Reserve disk space for a file that will be `size` bytes long, from `start` on.
 
     Raises:
         OSError: the disk is full or the size is over the filesystem's limit.
     """
-    if not _LINUX or size == 0:
+    if not _LINUX or size == start:
         return
     # Not os.posix_fallocate: where the filesystem cannot reserve, it writes every block instead.
-    if _libc().fallocate(fd, 0, 0, size) != 0:
+    if _libc().fallocate(fd, 0, start, size - start) != 0:
         code = ctypes.get_errno()
         if code not in _CANNOT_RESERVE:
             raise OSError(code, os.strerror(code))

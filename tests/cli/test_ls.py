@@ -80,6 +80,7 @@ def test_json_has_everything(run: Run, file: Path) -> None:
             "file": str(file),
             "offset": state["encoder.w"].offset,
             "digest": state.digests["encoder.w"],
+            "remark": None,
         }
 
 

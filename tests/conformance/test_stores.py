@@ -18,14 +18,24 @@ from tensorkeep.formats import FORMATS
 from tensorkeep.store import Store
 from tensorkeep.stores import STORES
 from tensorkeep.stores.file import FileStore
+from tensorkeep.stores.leveldb import LeveldbDatabase
+from tensorkeep.stores.lmdb import LmdbDatabase
 from tensorkeep.stores.memory import MemoryStore
+from tensorkeep.stores.minidb import MinidbStore
+from tensorkeep.stores.rocksdb import RocksdbDatabase
+from tensorkeep.stores.sqlite import SqliteDatabase
 
 Make = Callable[[Path], Store]
 
 # How to make an empty store of each kind below a folder.
 MAKERS: dict[str, Make] = {
     "file": lambda folder: FileStore(tempfile.mkdtemp(dir=folder)),
+    "leveldb": lambda folder: LeveldbDatabase(f"{tempfile.mkdtemp(dir=folder)}/db", "write"),
+    "lmdb": lambda folder: LmdbDatabase(f"{tempfile.mkdtemp(dir=folder)}/db", "write"),
     "memory": lambda folder: MemoryStore(),
+    "minidb": lambda folder: MinidbStore(f"{tempfile.mkdtemp(dir=folder)}/db", "write"),
+    "rocksdb": lambda folder: RocksdbDatabase(f"{tempfile.mkdtemp(dir=folder)}/db", "write"),
+    "sqlite": lambda folder: SqliteDatabase(f"{tempfile.mkdtemp(dir=folder)}/db", "write"),
 }
 
 every_store = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)

@@ -444,12 +444,14 @@ def test_a_seal_that_is_none_is_refused(seal: str) -> None:
         loads(f'{{"tensorkeep": 1, "tensors": {{}}, "xxh3_128": {seal}}}')
 
 
-def test_digests_are_compared_before_they_are_lost() -> None:
+@pytest.mark.parametrize("checksums", [True, False])
+def test_digests_are_compared_before_they_are_lost(checksums: bool) -> None:
     tensors = {"w": Tensor.of(np.arange(3))}
     damaged = State(tensors, digests={"w": "0" * 32}, where="model.safetensors")
+    store = MemoryStore()
     with pytest.raises(CorruptError, match="'w' is damaged"):
-        encode(damaged)
-    encode(damaged, checksums=False)
+        api.save(damaged, Location(store, "state.json"), checksums=checksums)
+    assert not store.data
 
 
 def test_files_are_saved_and_loaded_by_their_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from tensorkeep import api, formats
 from tensorkeep.cli.progress import progress
 from tensorkeep.cli.terminal import JsonOption, NamesOption, clean, say, say_json, several, size
+from tensorkeep.database import Database
 from tensorkeep.errors import ArgumentError, MissingError
 from tensorkeep.store import Location
 from tensorkeep.stores import locate
@@ -35,6 +37,15 @@ def convert(
         str | None,
         typer.Option(metavar="SIZE", help="Split into files of at most this, such as 5GB."),
     ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            "-o",
+            metavar="NAME=VALUE",
+            help="An option of the format, such as plain=true; repeat it for several.",
+        ),
+    ] = None,
     durable: Annotated[
         bool,
         typer.Option("--durable/--no-durable", help="End only once it is safe from a power cut."),
@@ -57,7 +68,7 @@ def convert(
         taken = [state[name] for name in (state.match(names) if names else state)]
     if not force:
         _refuse_existing(location)
-    options: dict[str, Any] = {}
+    options = dict(map(_parse_option, option or []))
     if not checksums:
         options["checksums"] = False
     if max_shard_size is not None:
@@ -92,7 +103,24 @@ def convert(
     return 0
 
 
+def _parse_option(text: str) -> tuple[str, Any]:
+    """Split NAME=VALUE; a value that is JSON, such as a number or true, is taken for that."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ArgumentError(f"the option {text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
 def _refuse_existing(location: Location) -> None:
+    if isinstance(location.store, Database) and not location.key:
+        with contextlib.suppress(MissingError):
+            if next(iter(location.store.keys()), None) is not None:
+                raise ArgumentError(
+                    "is there already", where=location.where, cure="Replace it by --force."
+                )
     if not location.key:
         return  # a folder, which saving refuses
     for key in (location.key, f"{location.key}.index.json"):  # the second, where it is in shards

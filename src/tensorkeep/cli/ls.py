@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import typer
@@ -41,8 +41,9 @@ def ls(
 
     With --json: {"path", "format", "count", "bytes", "elements", "checksums",
     "metadata": {}, "values": {PLACE: VALUE},
-    "tensors": [{"name", "dtype", "shape", "bytes", "file", "offset", "digest"}]}.
-    A digest is the XXH3-128 of the tensor's bytes, or null.
+    "tensors": [{"name", "dtype", "shape", "bytes", "file", "offset", "digest", "remark"}]}.
+    A digest is the XXH3-128 of the tensor's bytes, or null. A remark says how a tensor is kept,
+    such as in chunks, or what of it is missing; null where there is nothing to say.
     """
     with api.open(path) as state:
         chosen = state.match(names) if names else list(state)
@@ -51,7 +52,7 @@ def ls(
             say_json(_describe(path, state, tensors))
             return 0
         say(f"{bold(clean(path))}: {state.format}, {_checksums(state, tensors)}")
-        _values("Metadata", state.metadata, long)
+        _values("Metadata", dict(_places(state.metadata)), long)
         _values("Values", scalars(state), long)
         say()
         if tensors:
@@ -71,10 +72,20 @@ def _elements(tensors: dict[str, Tensor]) -> int:
 
 
 def _checksums(state: State, tensors: dict[str, Tensor]) -> str:
-    count = sum(name in state.digests or name in state.checks for name in tensors)
+    own = all(name in state.checks for name in tensors)  # those of the container
+    count = len(tensors) if own else sum(name in state.digests for name in tensors)
     if count == len(tensors) and tensors:
         return "with checksums"
     return "without checksums" if not count else f"{count:,} with checksums"
+
+
+def _places(metadata: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Give a line of its own to each entry of what is nested."""
+    for key, value in metadata.items():
+        if isinstance(value, dict) and any(isinstance(v, dict | list) for v in value.values()):
+            yield from _places(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _values(title: str, values: Mapping[str, object], every: bool) -> None:
@@ -94,30 +105,24 @@ def _values(title: str, values: Mapping[str, object], every: bool) -> None:
 
 
 def _table(state: State, tensors: dict[str, Tensor], long: bool) -> None:
-    if not long:
-        rows = [(clean(n), t.dtype.name, str(t.shape), size(t.nbytes)) for n, t in tensors.items()]
-        table(("NAME", "DTYPE", "SHAPE", "SIZE"), rows, right=("SIZE",))
-        return
-    files = {tensor.source.where for tensor in tensors.values()}
-    heads = ["NAME", "DTYPE", "SHAPE", "BYTES", "OFFSET", "XXH3-128"]
-    if len(files) > 1:
-        heads.append("FILE")
-    table(
-        heads,
-        [
-            (
-                clean(name),
-                tensor.dtype.name,
-                str(tensor.shape),
-                f"{tensor.nbytes:,}",
-                f"{tensor.offset:,}",
-                clean(state.digests.get(name, "-")),
-                clean(os.path.basename(tensor.source.where)),
-            )[: len(heads)]
-            for name, tensor in tensors.items()
-        ],
-        right=("BYTES", "OFFSET"),
-    )
+    columns = {
+        "NAME": [clean(name) for name in tensors],
+        "DTYPE": [tensor.dtype.name for tensor in tensors.values()],
+        "SHAPE": [str(tensor.shape) for tensor in tensors.values()],
+    }
+    if long:
+        columns["BYTES"] = [f"{tensor.nbytes:,}" for tensor in tensors.values()]
+        columns["OFFSET"] = [f"{tensor.offset:,}" for tensor in tensors.values()]
+        columns["XXH3-128"] = [clean(state.digests.get(name, "-")) for name in tensors]
+        if len({tensor.source.where for tensor in tensors.values()}) > 1:
+            places = (tensor.source.where for tensor in tensors.values())
+            columns["FILE"] = [clean(os.path.basename(place)) for place in places]
+    else:
+        columns["SIZE"] = [size(tensor.nbytes) for tensor in tensors.values()]
+    if any(name in state.remarks for name in tensors):
+        columns["NOTE"] = [clean(state.remarks.get(name, "")) for name in tensors]
+    rows = list(zip(*columns.values(), strict=True))
+    table(list(columns), rows, right=("SIZE", "BYTES", "OFFSET"))
 
 
 def _describe(path: str, state: State, tensors: dict[str, Tensor]) -> dict[str, object]:
@@ -139,6 +144,7 @@ def _describe(path: str, state: State, tensors: dict[str, Tensor]) -> dict[str, 
                 "file": tensor.source.where,
                 "offset": tensor.offset,
                 "digest": state.digests.get(name),
+                "remark": state.remarks.get(name),
             }
             for name, tensor in tensors.items()
         ],

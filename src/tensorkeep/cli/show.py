@@ -55,8 +55,8 @@ def show(
     magnitude.
 
     With --json: {"path", "name", "index", "dtype", "tensor_shape", "shape", "values",
-    "statistics": {}, "histogram": {"edges", "counts"}}; values are null where there are more
-    than 10,000, and inf and nan are text. A value of the nesting: {"path", "name", "value"}.
+    "statistics": {}, "histogram": {"edges", "counts"}, "remark"}; values are null where there
+    are more than 10,000, and inf and nan are text. A value of the nesting: {"path", "name", "value"}.
     """
     with api.open(path) as state:
         if name is not None and name not in state and name in (beside := scalars(state)):
@@ -78,12 +78,15 @@ def show(
                     "values": array.tolist() if array.size <= _JSON_VALUES else None,
                     "statistics": numbers,
                     "histogram": dataclasses.asdict(spread) if spread else None,
+                    "remark": state.remarks.get(found),
                 }
             )
             return 0
         head = f"{found}[{text}]" if text else found
         of = f" of {tensor.shape}" if text else ""
         say(f"{bold(clean(head))}: {tensor.dtype}, shape {array.shape}{of}")
+        if found in state.remarks:
+            say(clean(state.remarks[found]))
         say(_printed(array))
         if array.ndim:
             say()

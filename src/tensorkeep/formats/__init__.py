@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tensorkeep.database import Database
 from tensorkeep.errors import (
     ArgumentError,
     CorruptError,
@@ -10,11 +11,15 @@ from tensorkeep.errors import (
     UnsupportedError,
 )
 from tensorkeep.format import Format
+from tensorkeep.formats import caffe2, npy, npz, safetensors
 from tensorkeep.formats import json as json_format
-from tensorkeep.formats import npy, npz, safetensors
+from tensorkeep.formats.caffe2.recognise import name_foreign
 from tensorkeep.store import Location
 
 FORMATS: dict[str, Format] = {
+    "caffe2": caffe2.DATABASE,
+    "caffe2-blob": caffe2.BARE,
+    "caffe2-net": caffe2.NET,
     "json": json_format.FORMAT,
     "npy": npy.FORMAT,
     "npz": npz.FORMAT,
@@ -34,12 +39,14 @@ def by_name(name: str) -> Format:
 
 
 def for_writing(location: Location) -> Format:
-    """Find the format that a file name's ending means.
+    """Find the format that a file name's ending means, or the one for whole databases.
 
     Raises:
         ArgumentError: the ending means none.
     """
     if not location.key:
+        if isinstance(location.store, Database):
+            return next(format for format in FORMATS.values() if format.whole_stores)
         raise ArgumentError(
             "is a folder", where=location.where, cure="Give the name of a file in it."
         )
@@ -110,7 +117,7 @@ def _by_suffix(location: Location) -> Format | None:
         (len(suffix), format)
         for format in FORMATS.values()
         for suffix in format.suffixes
-        if name.endswith(suffix)
+        if name.endswith(suffix) or (name == suffix[1:] and "." in name)  # init_net.pb
     ]
     return max(fitting, key=lambda row: row[0])[1] if fitting else None
 
@@ -139,6 +146,8 @@ def _foreign(location: Location) -> Exception | None:
     for magic, name in _OTHERS.items():
         if head.startswith(magic):
             return UnsupportedError(f"is {name}, which is not read here", where=where)
+    if name := name_foreign(head, location.source.size):
+        return UnsupportedError(f"is {name}, which is not read here yet", where=where)
     return None
 
 

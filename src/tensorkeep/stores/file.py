@@ -9,23 +9,23 @@ behind by killed saves, and removes them.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
-import secrets
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tensorkeep import syscalls
 from tensorkeep.errors import MissingError, StoreError, UnsafeError
+from tensorkeep.replacing import (
+    check_replaceable,
+    create_beside,
+    failed_write,
+    reason,
+    write_chunks,
+)
 from tensorkeep.source import FileSource, Source
-from tensorkeep.store import Chunks, Late, Progress, Store
-
-_PIECE = 8 << 20
-_MAX_VECTORS = 1024  # IOV_MAX on Linux and macOS
-_SUFFIX = ".tensorkeep.tmp"
+from tensorkeep.staging import is_hidden, sharing
+from tensorkeep.store import Chunks, Progress, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,8 @@ class FileStore(Store):
         self.where = str(self.folder)
         self._pending: list[_Pending] = []
         self._deleted: list[str] = []
-        self._locks: dict[Path, int] = {}
+        self._folders: dict[Path, int] = {}  # those that are shared until the commit
+        self._shared = contextlib.ExitStack()
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Give the files of each folder in the order of their names, then those below it."""
@@ -79,7 +80,7 @@ class FileStore(Store):
                 return []
             if isinstance(error, FileNotFoundError):
                 raise MissingError("there is no such folder", where=self.where) from None
-            raise StoreError(f"cannot be listed: {_reason(error)}", where=self.where) from error
+            raise StoreError(f"cannot be listed: {reason(error)}", where=self.where) from error
 
     def get(self, key: str) -> Source:
         return FileSource(self._contained(key))
@@ -98,7 +99,7 @@ class FileStore(Store):
         try:
             home, real = os.path.realpath(self.folder), os.path.realpath(path)
         except (OSError, ValueError) as error:
-            problem = f"the key {key[:60]!r} is no file name: {_reason(error)}"
+            problem = f"the key {key[:60]!r} is no file name: {reason(error)}"
             raise StoreError(problem, where=self.where) from error
         if os.path.commonpath([home, real]) == home:
             return path
@@ -125,19 +126,18 @@ class FileStore(Store):
         path = self._contained(key)
         try:
             target = Path(os.path.realpath(path))  # a link stays, its target is replaced
-            mode = _replaceable(target)
-            self._lock(target.parent)
-            temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(4)}{_SUFFIX}")
-            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            mode = check_replaceable(target)
+            if target.parent not in self._folders:
+                folder = self._shared.enter_context(sharing(target.parent))
+                self._folders[target.parent] = folder
+            temporary, fd = create_beside(target, mode)
         except (OSError, ValueError) as error:
-            raise _failed(error, path, size) from error
+            raise failed_write(error, path, size) from error
         put = _Pending(key, temporary, target, durable)
         try:
-            if mode is not None:
-                os.fchmod(fd, mode)
             if size is not None and syscalls.network_filesystem(fd) is None:
                 syscalls.reserve(fd, size)
-            written = _write(fd, chunks, durable, progress)
+            written = write_chunks(fd, chunks, 0, durable, progress)
             if size is not None and written != size:
                 raise StoreError(f"{written:,} bytes came, not {size:,}", where=str(path))
             if durable:
@@ -145,7 +145,7 @@ class FileStore(Store):
         except BaseException as error:
             self._drop(put)
             if isinstance(error, OSError):
-                raise _failed(error, path, size) from error
+                raise failed_write(error, path, size) from error
             raise
         finally:
             os.close(fd)
@@ -178,9 +178,9 @@ class FileStore(Store):
                 if put.durable:
                     folders.add(put.target.parent)
             for folder in folders:
-                os.fsync(self._locks[folder])
+                os.fsync(self._folders[folder])
         except OSError as error:
-            problem = f"cannot be finished: {_reason(error)}"
+            problem = f"cannot be finished: {reason(error)}"
             cure = "Some of it may have been replaced already; verify it, and save it again."
             failure = StoreError(problem, where=self.where, cure=cure)
             failure.errno = error.errno
@@ -193,8 +193,8 @@ class FileStore(Store):
         while self._pending:
             self._drop(self._pending.pop())
         self._deleted.clear()
-        while self._locks:
-            os.close(self._locks.popitem()[1])
+        self._folders.clear()
+        self._shared.close()
 
     def _forget(self, key: str) -> None:
         """Drop what an earlier put or delete would do to a key: the last one counts."""
@@ -208,149 +208,15 @@ class FileStore(Store):
         with contextlib.suppress(OSError):
             os.unlink(put.temporary)
 
-    def _lock(self, folder: Path) -> None:
-        """Share a folder with other writers until the commit; alone in it, sweep it first."""
-        if folder in self._locks:
-            return
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._locks[folder] = fd
-        with contextlib.suppress(OSError):  # a filesystem without locks: leftovers stay
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove_leftovers(folder)
-            fcntl.flock(fd, fcntl.LOCK_SH)
-
 
 def sweep(folder: Path) -> None:
     """Remove what killed saves have left in a folder, unless a save is under way there."""
-    store = FileStore(folder)
-    with contextlib.suppress(OSError):
-        store._lock(folder)
-    store.close()
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for name in os.listdir(folder):
-        if _is_temporary(name):
-            with contextlib.suppress(OSError):
-                os.unlink(folder / name)
-
-
-def _replaceable(target: Path) -> int | None:
-    """Give the mode of the file that will be replaced, or None where there is none.
-
-    Raises:
-        StoreError: a folder, a pipe or a device is in its place.
-        MissingError: the folder does not exist.
-    """
-    try:
-        info = target.stat()
-    except FileNotFoundError:
-        if not target.parent.is_dir():
-            raise MissingError(
-                "the folder to save in does not exist",
-                where=str(target.parent),
-                cure="Create it first.",
-            ) from None
-        return None
-    if stat.S_ISDIR(info.st_mode):
-        raise StoreError("is a folder", where=str(target), cure="Give the name of a file in it.")
-    if not stat.S_ISREG(info.st_mode):
-        raise StoreError("is a pipe or device, not a file", where=str(target))
-    return info.st_mode & 0o7777
-
-
-def _write(fd: int, chunks: Chunks, durable: bool, progress: Progress | None) -> int:
-    """Write chunks in order: large ones in pieces, runs of small ones in one call."""
-    offset = 0
-    batch: list[memoryview] = []
-    waiting = 0
-
-    def flush() -> None:
-        nonlocal offset, waiting
-        if not batch:
-            return
-        _write_all(fd, batch, offset)
-        if durable:
-            syscalls.start_writeback(fd, offset, waiting)
-        offset += waiting
-        if progress is not None:
-            progress(waiting)
-        waiting = 0
-        batch.clear()
-
-    late: list[tuple[int, Late]] = []
-    for chunk in chunks:
-        if isinstance(chunk, Late):
-            flush()
-            late.append((offset, chunk))
-            offset += chunk.size
-            continue
-        view = memoryview(chunk)
-        while view.nbytes:
-            # Pieces end at multiples of their size in the file: its pages then lie together in
-            # memory, and a map of it is read a sixth faster.
-            room = _PIECE - (offset + waiting) % _PIECE
-            piece, view = view[:room], view[room:]
-            batch.append(piece)
-            waiting += piece.nbytes
-            if piece.nbytes == room or len(batch) == _MAX_VECTORS:
-                flush()
-    flush()
-    for at, chunk in late:
-        data = chunk.make()
-        if len(data) != chunk.size:
-            raise OSError(errno.EIO, f"a part of {chunk.size} bytes has {len(data)}")
-        _write_all(fd, [memoryview(data)], at)
-    return offset
-
-
-def _write_all(fd: int, views: list[memoryview], offset: int) -> None:
-    total = sum(view.nbytes for view in views)
-    done = os.pwritev(fd, views, offset)
-    while done < total:  # a short write: go on behind what was taken
-        rest, skip = [], done
-        for view in views:
-            if skip < view.nbytes:
-                rest.append(view[skip:])
-            skip = max(0, skip - view.nbytes)
-        count = os.pwritev(fd, rest[:_MAX_VECTORS], offset + done)
-        if count == 0:
-            raise OSError(errno.EIO, "the disk took no bytes")
-        done += count
-
-
-def _prefix(target: Path) -> str:
-    """Start the names of a target's temporary files with its own; file names end at 255 bytes."""
-    name = os.fsencode(target.name)
-    return f".{target.name if len(name) <= 200 else name[:200].decode(errors='ignore')}."
-
-
-def _is_temporary(name: str) -> bool:
-    return name.startswith(".") and name.endswith(_SUFFIX)
+    with contextlib.suppress(OSError), sharing(folder):
+        pass
 
 
 def _is_kept(entry: os.DirEntry[str]) -> bool:
     try:
-        return entry.is_file() and not _is_temporary(entry.name)
+        return entry.is_file() and not is_hidden(entry.name)
     except OSError:  # a link that leads in a circle
         return False
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _failed(error: OSError | ValueError, target: Path, size: int | None) -> Exception:
-    if isinstance(error, StoreError | MissingError | UnsafeError):
-        return error
-    code = getattr(error, "errno", None)
-    problem = f"cannot be written: {_reason(error)}"
-    if code in (errno.ENOSPC, errno.EDQUOT):
-        with contextlib.suppress(OSError):
-            free = os.statvfs(target.parent)
-            needed = f"{size:,} bytes are needed and " if size else ""
-            problem += f" ({needed}{free.f_bavail * free.f_frsize:,} are free)"
-    failure = StoreError(problem, where=str(target), cure="What was there before is unchanged.")
-    failure.errno = code
-    return failure

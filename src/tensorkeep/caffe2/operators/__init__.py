@@ -1,0 +1,1 @@
+"""Caffe2's operators for loading and saving, one module each."""

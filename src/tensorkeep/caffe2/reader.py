@@ -1,0 +1,149 @@
+"""DBReader: a place in a database, which Load goes on from.
+
+Facts: caffe2/core/db.h (DBReader).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from tensorkeep.database import Database
+from tensorkeep.errors import ArgumentError, MissingError, TensorKeepError
+from tensorkeep.source import Source
+from tensorkeep.stores import DATABASES, open_database
+from tensorkeep.wire.caffe2.values import DBReaderState
+
+Record = tuple[str, Source]
+
+
+class DBReader:
+    """A cursor over the records of a database, or over every n-th of them.
+
+    Args:
+        db_type: the type of the database.
+        source: its path.
+        num_shards: how many readers share the records.
+        shard_id: which of them this one is: it reads record `shard_id`, then every
+            `num_shards`-th behind it.
+        key: where to start in a database that is sorted.
+
+    Raises:
+        ArgumentError: an unknown type, or shards that make no sense.
+        MissingError: the database is not there, or has no record `shard_id`.
+
+    >>> import tempfile
+    >>> from tensorkeep.caffe2 import save
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save({"a": b"1", "b": b"2"}, f"{folder}/x.minidb")
+    ...     reader = DBReader("minidb", f"{folder}/x.minidb")
+    ...     [reader.read()[0] for _ in range(3)]
+    ['a', 'b', 'a']
+    """
+
+    def __init__(
+        self, db_type: str, source: str, *, num_shards: int = 1, shard_id: int = 0, key: str = ""
+    ) -> None:
+        if not 0 <= shard_id < num_shards:
+            raise ArgumentError(
+                f"shard {shard_id} of {num_shards} does not exist",
+                where=source,
+                cure="num_shards is 1 or more, shard_id from 0 up to below it.",
+            )
+        if db_type not in DATABASES:
+            problem = f"no database type is called {db_type!r}"
+            raise ArgumentError(problem, where=source, cure=f"Use one of {', '.join(DATABASES)}.")
+        self.db_type = db_type
+        self.source = source
+        self.num_shards = num_shards
+        self.shard_id = shard_id
+        self._lock = threading.Lock()
+        self._database: Database = open_database(db_type, source, "read")
+        self._records: Iterator[Record] = iter(())
+        self._failure: TensorKeepError | None = None
+        self.current: Record | None = None
+        self._start(key)
+
+    @staticmethod
+    def of(state: DBReaderState) -> DBReader:
+        """Open the reader that was saved."""
+        return DBReader(state.db_type, state.source, key=state.key)
+
+    @property
+    def state(self) -> DBReaderState:
+        """What is saved of a reader: its database, and its place where that is sorted."""
+        key = self.current[0] if self._database.sorted and self.current else ""
+        return DBReaderState("", self.source, self.db_type, key)
+
+    @property
+    def valid(self) -> bool:
+        """Whether there is a record at its place; False at the end."""
+        return self.current is not None
+
+    def next(self) -> None:
+        """Go to the next record, whatever the shard; stay at the end.
+
+        Raises:
+            CorruptError: the database is damaged there; again and again, until it is rewound.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            self.current = next(self._records, None)
+        except TensorKeepError as error:
+            self._failure = error
+            raise
+
+    def rewind(self) -> None:
+        """Go back to the first record of the shard.
+
+        Raises:
+            MissingError: the database has no record `shard_id`.
+        """
+        self._start("")
+
+    def read(self) -> Record:
+        """Give the record at its place and go on to the shard's next, from the end to its first.
+
+        Threads may share a reader.
+
+        Raises:
+            MissingError: the database is empty.
+        """
+        with self._lock:
+            if self.current is None:
+                self.rewind()
+            if self.current is None:
+                raise MissingError("the database holds no records", where=self.source)
+            record = self.current
+            for _ in range(self.num_shards):
+                self.next()
+                if self.current is None:
+                    self.rewind()
+                    break
+            return record
+
+    def remaining(self) -> Iterator[Record]:
+        """Give the records from its place on, which moves along: stopping leaves it on the last."""
+        while self.current is not None:
+            yield self.current
+            self.next()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def _start(self, key: str) -> None:
+        database = self._database
+        self._failure = None
+        self._records = database.records(start=key) if key else database.records()
+        self.next()
+        for skipped in range(self.shard_id):
+            self.next()
+            if self.current is None:
+                problem = f"has {skipped + 1} records, and none for shard {self.shard_id}"
+                raise MissingError(problem, where=self.source, cure="Use fewer shards.")
+
+    def __repr__(self) -> str:
+        place = f"at {self.current[0]!r}" if self.current else "at its end"
+        return f"DBReader({self.source!r}, {place})"

@@ -1,0 +1,281 @@
+"""What is not committed yet: changes in a spool, and hidden files beside the place they go to.
+
+A hidden file or folder `.NAME.XXXXXXXX.tensorkeep.tmp` belongs to a save that is under way. From
+its making to its renaming the save holds a shared lock on the folder around it, so that a later one
+that gets that folder to itself knows that all of them there were left behind by killed saves, and
+removes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import io
+import mmap
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from tensorkeep.errors import StoreError, UnsupportedError
+from tensorkeep.store import Chunks, Late, Progress
+
+SPOOL_LIMIT = 64 << 20  # bytes that are staged in memory, before they go to a file
+_PIECE = 8 << 20
+_SUFFIX = ".tensorkeep.tmp"
+
+
+class Staging:
+    """Changes by key, the last of each; many bytes of them lie in a file without a name.
+
+    Args:
+        folder: where that file is made.
+
+    >>> staging = Staging("/tmp")
+    >>> staging.put(b"a", [b"12", b"34"])
+    >>> staging.delete(b"b")
+    >>> [(key, value and bytes(value)) for key, value in staging.changes()]
+    [(b'a', b'1234'), (b'b', None)]
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = folder
+        self._ranges: dict[bytes, tuple[int, int] | None] = {}
+        self._spool: BinaryIO = io.BytesIO()
+        self.size = 0  # bytes in the spool, those of replaced values too
+
+    def __len__(self) -> int:
+        return len(self._ranges)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._ranges
+
+    def put(
+        self,
+        key: bytes,
+        chunks: Chunks,
+        *,
+        size: int | None = None,
+        limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Take the bytes of a key, at most `limit` of them.
+
+        Raises:
+            UnsupportedError: there are more.
+            StoreError: the disk is full, or not `size` bytes came. Nothing of this `put` stays.
+        """
+        start = self.size
+        try:
+            check_size(size, limit)
+            stop = self._write(chunks, progress)
+            check_size(stop - start, limit)
+            if size is not None and stop - start != size:
+                raise StoreError(f"{stop - start:,} bytes came, not {size:,}")
+        except BaseException:
+            self._cut(start)
+            raise
+        self._ranges.pop(key, None)
+        self._ranges[key] = (start, stop)
+        self.size = stop
+
+    def delete(self, key: bytes) -> None:
+        """Note that a key goes."""
+        self._ranges.pop(key, None)
+        self._ranges[key] = None
+
+    def changes(self) -> Iterator[tuple[bytes, memoryview | None]]:
+        """Give each key with its bytes, or None where it goes; the views end with the iteration."""
+        with self._view() as view:
+            for key, found in self._ranges.items():
+                yield key, None if found is None else view[found[0] : found[1]]
+
+    def restart(self) -> None:
+        """Forget all changes, which were made; the memory is used again, warm as it is."""
+        self._ranges.clear()
+        self.size = 0
+        self._spool.seek(0)
+
+    def clear(self) -> None:
+        """Forget all changes, and give up what they took."""
+        self._ranges.clear()
+        self.size = 0
+        if not isinstance(self._spool, io.BytesIO):
+            self._spool.close()
+        self._spool = io.BytesIO()
+
+    def _write(self, chunks: Chunks, progress: Progress | None) -> int:
+        stop = self.size
+        late: list[tuple[int, Late]] = []
+        for chunk in chunks:
+            if isinstance(chunk, Late):
+                late.append((stop, chunk))
+                stop += self._append(memoryview(bytes(chunk.size)))
+                continue
+            written = self._append(memoryview(chunk))
+            stop += written
+            if progress is not None and written:
+                progress(written)
+        for at, chunk in late:
+            data = chunk.make()
+            if len(data) != chunk.size:
+                raise StoreError(f"a part of {chunk.size} bytes has {len(data)}")
+            self._spool.seek(at)
+            self._spool.write(data)
+        self._spool.seek(stop)
+        return stop
+
+    def _append(self, data: memoryview) -> int:
+        try:
+            in_memory = isinstance(self._spool, io.BytesIO)
+            if in_memory and self._spool.tell() + data.nbytes > SPOOL_LIMIT:
+                self._move(_unnamed(self._folder))
+            self._write_on(data)
+        except OSError as error:
+            raise failure(error, os.fspath(self._folder)) from error
+        return data.nbytes
+
+    def _write_on(self, data: memoryview) -> None:
+        try:
+            self._spool.write(data)
+        except BufferError:  # a failure still holds views of it
+            self._move(io.BytesIO())
+            self._spool.write(data)
+
+    def _move(self, spool: BinaryIO) -> None:
+        old, self._spool = self._spool, spool
+        stop = old.tell()
+        old.seek(0)
+        for start in range(0, stop, _PIECE):
+            spool.write(old.read(min(_PIECE, stop - start)))
+
+    def _cut(self, stop: int) -> None:
+        with contextlib.suppress(OSError):
+            self._spool.seek(stop)
+
+    @contextlib.contextmanager
+    def _view(self) -> Iterator[memoryview]:
+        if isinstance(self._spool, io.BytesIO):
+            yield self._spool.getbuffer()
+            return
+        if not self.size:
+            yield memoryview(b"")
+            return
+        try:
+            self._spool.flush()
+            mapped = mmap.mmap(self._spool.fileno(), self.size, prot=mmap.PROT_READ)
+        except OSError as error:
+            raise failure(error, os.fspath(self._folder)) from error
+        yield memoryview(mapped)  # unmapped once the last view is gone
+
+
+def _unnamed(folder: str | os.PathLike[str]) -> BinaryIO:
+    fd, name = tempfile.mkstemp(dir=folder)
+    os.unlink(name)
+    return open(fd, "w+b", buffering=1 << 20)
+
+
+def failure(error: OSError, where: str) -> StoreError:
+    """Make the error of a write that a disk refused, with its errno and the room that is left."""
+    problem = f"cannot be written: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with contextlib.suppress(OSError):
+            free = os.statvfs(os.path.dirname(where) or ".")
+            problem += f" ({free.f_bavail * free.f_frsize:,} bytes are free)"
+    made = StoreError(problem, where=where, cure="What was there before is unchanged.")
+    made.errno = error.errno
+    return made
+
+
+def check_size(size: int | None, limit: int | None) -> None:
+    """Refuse a value that is longer than the engine keeps.
+
+    Raises:
+        UnsupportedError: it is.
+    """
+    if size is not None and limit is not None and size > limit:
+        raise UnsupportedError(
+            f"has {size:,} bytes, and a value may have {limit:,}",
+            cure="Save it in smaller chunks, or in a file of its own.",
+        )
+
+
+def hidden(target: str) -> str:
+    """Name a hidden sibling of a path that nothing has yet; file names end at 255 bytes."""
+    folder, name = os.path.split(target)
+    short = os.fsdecode(os.fsencode(name)[:200])
+    return os.path.join(folder, f".{short}.{secrets.token_hex(4)}{_SUFFIX}")
+
+
+def is_hidden(name: str) -> bool:
+    """Say whether a file name is one that `hidden` gives."""
+    return name.startswith(".") and name.endswith(_SUFFIX)
+
+
+@contextlib.contextmanager
+def sharing(folder: str | os.PathLike[str]) -> Iterator[int]:
+    """Hold a folder against sweepers while something hidden is in it; sweep it where alone.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a filesystem without locks: leftovers stay
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove_leftovers(folder)
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    for name in os.listdir(folder):
+        if is_hidden(name):
+            remove(os.path.join(folder, name))
+
+
+def remove(path: str) -> None:
+    """Remove a file, or a folder with what is in it; do nothing where that is not allowed."""
+    with contextlib.suppress(OSError):
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+
+
+def sync(path: str) -> None:
+    """Have a file, or a folder with what is in it, on the disk.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    inner = [os.path.join(path, name) for name in os.listdir(path)] if os.path.isdir(path) else []
+    for name in [*inner, path]:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def appear(hidden: str, path: str) -> None:
+    """Rename a file or folder to a name that nothing but an empty folder may have.
+
+    Raises:
+        OSError: there is something.
+    """
+    if os.path.isdir(hidden):
+        os.rename(hidden, path)
+        return
+    try:
+        os.link(hidden, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        os.rename(hidden, path)  # a filesystem without hard links
