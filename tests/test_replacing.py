@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tensorkeep import errors
+from tensorkeep.hidden import is_hidden
 from tensorkeep.replacing import Replacement, copy_range, hold, identify, write_views
-from tensorkeep.staging import is_hidden
 
 
 def test_a_replacement_appears_when_it_is_finished(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tensorkeep import syscalls
-from tensorkeep.errors import MissingError, StoreError, UnsafeError
-from tensorkeep.staging import hidden, remove, sharing
+from tensorkeep.errors import MissingError, StoreError
+from tensorkeep.hidden import failed_write, hidden, reason, remove, sharing
 from tensorkeep.store import Chunks, Late, Progress
 
 _PIECE = 8 << 20
@@ -305,30 +305,3 @@ def copy_range(fd: int, start: int, stop: int, into: int, offset: int) -> None:
             count = len(data)
         start += count
         offset += count
-
-
-def reason(error: Exception) -> str:
-    """Say why a call failed, without numbers and file names."""
-    return getattr(error, "strerror", None) or str(error)
-
-
-def failed_write(error: OSError | ValueError, target: Path, size: int | None) -> Exception:
-    """Give the error to raise for one that a write met; errors of ours stay as they are.
-
-    Args:
-        error: what was met.
-        target: what was to be replaced.
-        size: how many bytes were to be written, where that is known.
-    """
-    if isinstance(error, StoreError | MissingError | UnsafeError):
-        return error
-    code = getattr(error, "errno", None)
-    problem = f"cannot be written: {reason(error)}"
-    if code in (errno.ENOSPC, errno.EDQUOT):
-        with contextlib.suppress(OSError):
-            free = os.statvfs(target.parent)
-            needed = f"{size:,} bytes are needed and " if size else ""
-            problem += f" ({needed}{free.f_bavail * free.f_frsize:,} are free)"
-    failure = StoreError(problem, where=str(target), cure="What was there before is unchanged.")
-    failure.errno = code
-    return failure

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tensorkeep.database import SortedDatabase
+from tensorkeep.database.sorted import SortedDatabase
 from tensorkeep.stores.leveldb import LeveldbDatabase
 from tensorkeep.stores.lmdb import LmdbDatabase
 from tensorkeep.stores.rocksdb import RocksdbDatabase

@@ -20,8 +20,8 @@ from tests.stores.engines import (
     python,
 )
 
-from tensorkeep import errors, staging
-from tensorkeep.database import Mode, key_bytes, key_text
+from tensorkeep import errors
+from tensorkeep.database import Mode, key_bytes, key_text, staging
 
 MODES: tuple[Mode, ...] = ("read", "write", "new")
 
@@ -72,7 +72,7 @@ def test_an_empty_one_is_made(kind: Kind, path: Path) -> None:
 def test_more_than_fits_in_memory_goes_to_the_disk_as_it_comes(
     kind: Kind, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tensorkeep.database._BATCH", 100_000)
+    monkeypatch.setattr("tensorkeep.database.sorted._BATCH", 100_000)
     monkeypatch.setattr(staging, "SPOOL_LIMIT", 100_000)
     values = {f"k{i}": bytes([i]) * 30_000 * (1 + i % 5) for i in range(20)}
     with kind(path, "new") as database:
@@ -95,7 +95,7 @@ def test_more_than_fits_in_memory_goes_to_the_disk_as_it_comes(
 def test_a_large_one_that_is_given_up_leaves_nothing(
     kind: Kind, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tensorkeep.database._BATCH", 1000)
+    monkeypatch.setattr("tensorkeep.database.sorted._BATCH", 1000)
     with kind(path, "write") as database:
         for i in range(5):
             database.put(f"k{i}", [bytes(500)])

@@ -23,8 +23,8 @@ import pytest
 from tests.stores.minidb_records import contents, hidden, pack, save
 from tests.stores.minidb_writer import contents_after
 
-from tensorkeep import errors, recordfile, syscalls
-from tensorkeep.database import Mode
+from tensorkeep import errors, syscalls
+from tensorkeep.database import Mode, recordfile
 from tensorkeep.stores.minidb import MinidbStore
 
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 import tensorkeep as tk
 from tensorkeep import errors, testing
+from tensorkeep.database.recordfile import Record
 from tensorkeep.formats import FORMATS
-from tensorkeep.recordfile import Record
 from tensorkeep.source import FileSource, MemorySource
 from tensorkeep.store import HEAD
 from tensorkeep.stores.file import FileStore

@@ -56,7 +56,8 @@ def show(
 
     With --json: {"path", "name", "index", "dtype", "tensor_shape", "shape", "values",
     "statistics": {}, "histogram": {"edges", "counts"}, "remark"}; values are null where there
-    are more than 10,000, and inf and nan are text. A value of the nesting: {"path", "name", "value"}.
+    are more than 10,000, and inf and nan are text. A value of the nesting: {"path", "name",
+    "value"}.
     """
     with api.open(path) as state:
         if name is not None and name not in state and name in (beside := scalars(state)):

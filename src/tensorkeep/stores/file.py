@@ -16,15 +16,9 @@ from pathlib import Path
 
 from tensorkeep import syscalls
 from tensorkeep.errors import MissingError, StoreError, UnsafeError
-from tensorkeep.replacing import (
-    check_replaceable,
-    create_beside,
-    failed_write,
-    reason,
-    write_chunks,
-)
+from tensorkeep.hidden import failed_write, is_hidden, reason, sharing
+from tensorkeep.replacing import check_replaceable, create_beside, write_chunks
 from tensorkeep.source import FileSource, Source
-from tensorkeep.staging import is_hidden, sharing
 from tensorkeep.store import Chunks, Progress, Store
 
 

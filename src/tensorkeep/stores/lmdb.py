@@ -19,8 +19,9 @@ from weakref import ReferenceType, WeakSet, ref
 
 import numpy as np
 
-from tensorkeep.database import SortedDatabase
-from tensorkeep.engine import Engine, Snapshot
+from tensorkeep.database.engine import Engine, Snapshot
+from tensorkeep.database.sorted import SortedDatabase
+from tensorkeep.database.staging import Staging
 from tensorkeep.errors import (
     ArgumentError,
     CorruptError,
@@ -28,7 +29,6 @@ from tensorkeep.errors import (
     StoreError,
     TensorKeepError,
 )
-from tensorkeep.staging import Staging
 from tensorkeep.wire.lmdb import check_pages, looks_like_lmdb, newest_commit
 
 _MAP_SIZE = 1 << 40

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from typing import ClassVar
 
+from tensorkeep.database.recordfile import Record, RecordFile
 from tensorkeep.errors import TensorKeepError
-from tensorkeep.recordfile import Record, RecordFile
 from tensorkeep.source import FileSource, Source
 from tensorkeep.store import HEAD
 from tensorkeep.wire.minidb import looks_like_minidb, read_records, record_header

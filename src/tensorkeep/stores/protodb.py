@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from tensorkeep.database import key_text
+from tensorkeep.database.recordfile import Record, RecordFile
 from tensorkeep.errors import CorruptError, TensorKeepError, UnsupportedError
 from tensorkeep.message import scan
 from tensorkeep.message.schema import BYTES, FIXED32, FIXED64, VARINT, encode_varint
-from tensorkeep.recordfile import Record, RecordFile
 from tensorkeep.source import FileSource, MemorySource, Source
 from tensorkeep.store import Chunks, Progress, join
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from weakref import ReferenceType, ref
 
-from tensorkeep.database import SortedDatabase
-from tensorkeep.engine import Engine, WholeSnapshot, held, link, unlinked
+from tensorkeep.database.engine import Engine, WholeSnapshot, held, link, unlinked
+from tensorkeep.database.sorted import SortedDatabase
+from tensorkeep.database.staging import Staging
 from tensorkeep.errors import CorruptError, MissingDependencyError, StoreError, TensorKeepError
-from tensorkeep.staging import Staging
 
 _ABSENT = "key not found"
 _BLOCK_SIZE, _WRITE_BUFFER = 65536, 268435456  # Caffe2's

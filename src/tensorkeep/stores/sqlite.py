@@ -19,8 +19,9 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 from weakref import WeakSet
 
-from tensorkeep.database import SortedDatabase
-from tensorkeep.engine import Engine, RecordSource, Snapshot
+from tensorkeep.database.engine import Engine, RecordSource, Snapshot
+from tensorkeep.database.sorted import SortedDatabase
+from tensorkeep.database.staging import Staging
 from tensorkeep.errors import (
     CorruptError,
     StoreError,
@@ -28,7 +29,6 @@ from tensorkeep.errors import (
     UnknownFormatError,
     UnsupportedError,
 )
-from tensorkeep.staging import Staging
 
 APPLICATION_ID = 0x746B6570  # "tkep", at bytes 68 to 72 of the file
 _VERSION = 1

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from struct import Struct
 
 from tensorkeep.database import key_bytes
+from tensorkeep.database.recordfile import Record
 from tensorkeep.errors import CorruptError, UnsupportedError
-from tensorkeep.recordfile import Record
 from tensorkeep.source import Source
 
 MAX_VALUE = 2**31 - 1  # bytes: int32

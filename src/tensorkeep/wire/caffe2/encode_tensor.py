@@ -163,9 +163,7 @@ class Plan:
         total = len(start) + name_size + len(lead) + inside
         return Frame(start, lead + middle, gap, last, total, late)
 
-    def values(
-        self, begin: int, end: int, *, parallel: bool = True
-    ) -> tuple[int, Iterable[Chunk]]:
+    def values(self, begin: int, end: int, *, parallel: bool = True) -> tuple[int, Iterable[Chunk]]:
         """Give the length of elements `begin` to `end` as they are written, and their bytes."""
         tensor = self.tensor
         if self.field in _PLAIN:

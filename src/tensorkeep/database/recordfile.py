@@ -20,10 +20,10 @@ from typing import Any, ClassVar, NamedTuple, Self
 from tensorkeep import syscalls
 from tensorkeep.database import Database, Mode
 from tensorkeep.errors import MissingError, StoreError, UnsupportedError
+from tensorkeep.hidden import failed_write
 from tensorkeep.replacing import (
     Replacement,
     check_replaceable,
-    failed_write,
     hold,
     identify,
     write_chunks,

@@ -1,31 +1,21 @@
-"""What is not committed yet: changes in a spool, and hidden files beside the place they go to.
-
-A hidden file or folder `.NAME.XXXXXXXX.tensorkeep.tmp` belongs to a save that is under way. From
-its making to its renaming the save holds a shared lock on the folder around it, so that a later one
-that gets that folder to itself knows that all of them there were left behind by killed saves, and
-removes them.
-"""
+"""Changes that are not committed yet, in a spool."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import io
 import mmap
 import os
-import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from tensorkeep.errors import StoreError, UnsupportedError
+from tensorkeep.hidden import failed_write
 from tensorkeep.store import Chunks, Late, Progress
 
 SPOOL_LIMIT = 64 << 20  # bytes that are staged in memory, before they go to a file
 _PIECE = 8 << 20
-_SUFFIX = ".tensorkeep.tmp"
 
 
 class Staging:
@@ -135,7 +125,7 @@ class Staging:
                 self._move(_unnamed(self._folder))
             self._write_on(data)
         except OSError as error:
-            raise failure(error, os.fspath(self._folder)) from error
+            raise failed_write(error, os.fspath(self._folder)) from error
         return data.nbytes
 
     def _write_on(self, data: memoryview) -> None:
@@ -168,7 +158,7 @@ class Staging:
             self._spool.flush()
             mapped = mmap.mmap(self._spool.fileno(), self.size, prot=mmap.PROT_READ)
         except OSError as error:
-            raise failure(error, os.fspath(self._folder)) from error
+            raise failed_write(error, os.fspath(self._folder)) from error
         yield memoryview(mapped)  # unmapped once the last view is gone
 
 
@@ -176,18 +166,6 @@ def _unnamed(folder: str | os.PathLike[str]) -> BinaryIO:
     fd, name = tempfile.mkstemp(dir=folder)
     os.unlink(name)
     return open(fd, "w+b", buffering=1 << 20)
-
-
-def failure(error: OSError, where: str) -> StoreError:
-    """Make the error of a write that a disk refused, with its errno and the room that is left."""
-    problem = f"cannot be written: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        with contextlib.suppress(OSError):
-            free = os.statvfs(os.path.dirname(where) or ".")
-            problem += f" ({free.f_bavail * free.f_frsize:,} bytes are free)"
-    made = StoreError(problem, where=where, cure="What was there before is unchanged.")
-    made.errno = error.errno
-    return made
 
 
 def check_size(size: int | None, limit: int | None) -> None:
@@ -201,81 +179,3 @@ def check_size(size: int | None, limit: int | None) -> None:
             f"has {size:,} bytes, and a value may have {limit:,}",
             cure="Save it in smaller chunks, or in a file of its own.",
         )
-
-
-def hidden(target: str) -> str:
-    """Name a hidden sibling of a path that nothing has yet; file names end at 255 bytes."""
-    folder, name = os.path.split(target)
-    short = os.fsdecode(os.fsencode(name)[:200])
-    return os.path.join(folder, f".{short}.{secrets.token_hex(4)}{_SUFFIX}")
-
-
-def is_hidden(name: str) -> bool:
-    """Say whether a file name is one that `hidden` gives."""
-    return name.startswith(".") and name.endswith(_SUFFIX)
-
-
-@contextlib.contextmanager
-def sharing(folder: str | os.PathLike[str]) -> Iterator[int]:
-    """Hold a folder against sweepers while something hidden is in it; sweep it where alone.
-
-    Raises:
-        OSError: the folder cannot be opened.
-    """
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):  # a filesystem without locks: leftovers stay
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove_leftovers(folder)
-            fcntl.flock(fd, fcntl.LOCK_SH)
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    for name in os.listdir(folder):
-        if is_hidden(name):
-            remove(os.path.join(folder, name))
-
-
-def remove(path: str) -> None:
-    """Remove a file, or a folder with what is in it; do nothing where that is not allowed."""
-    with contextlib.suppress(OSError):
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        else:
-            os.unlink(path)
-
-
-def sync(path: str) -> None:
-    """Have a file, or a folder with what is in it, on the disk.
-
-    Raises:
-        OSError: the disk failed.
-    """
-    inner = [os.path.join(path, name) for name in os.listdir(path)] if os.path.isdir(path) else []
-    for name in [*inner, path]:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-def appear(hidden: str, path: str) -> None:
-    """Rename a file or folder to a name that nothing but an empty folder may have.
-
-    Raises:
-        OSError: there is something.
-    """
-    if os.path.isdir(hidden):
-        os.rename(hidden, path)
-        return
-    try:
-        os.link(hidden, path)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-        os.rename(hidden, path)  # a filesystem without hard links

@@ -17,9 +17,9 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from tensorkeep.database.staging import Staging
 from tensorkeep.errors import ClosedError, StoreError, TensorKeepError
 from tensorkeep.source import FileSource, Source
-from tensorkeep.staging import Staging
 
 _PIECE = 8 << 20  # bytes that are copied at once
 _LINKS = "tensorkeep-links-"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tensorkeep import errors, staging
-from tensorkeep.staging import Staging
+from tensorkeep import errors, hidden
+from tensorkeep.database import staging
+from tensorkeep.database.staging import Staging
 from tensorkeep.store import Late
 
 
@@ -84,8 +85,8 @@ def test_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_leftovers_are_removed_by_who_is_alone(tmp_path: Path) -> None:
     for name in ("db", "x" * 300, "ü"):
-        path = staging.hidden(str(tmp_path / name))
-        assert staging.is_hidden(os.path.basename(path))
+        path = hidden.hidden(str(tmp_path / name))
+        assert hidden.is_hidden(os.path.basename(path))
         assert len(os.fsencode(os.path.basename(path))) <= 255
         if name == "db":
             os.mkdir(path)
@@ -94,13 +95,13 @@ def test_leftovers_are_removed_by_who_is_alone(tmp_path: Path) -> None:
             Path(path).write_bytes(b"1")
     (tmp_path / "kept").write_bytes(b"1")
     (tmp_path / ".kept").write_bytes(b"1")
-    with staging.sharing(tmp_path):
+    with hidden.sharing(tmp_path):
         assert sorted(os.listdir(tmp_path)) == [".kept", "kept"]
-        mine = Path(staging.hidden(str(tmp_path / "db")))
+        mine = Path(hidden.hidden(str(tmp_path / "db")))
         mine.write_bytes(b"1")
-        with staging.sharing(tmp_path):
+        with hidden.sharing(tmp_path):
             assert mine.exists()
-    with staging.sharing(tmp_path):
+    with hidden.sharing(tmp_path):
         assert not mine.exists()
 
 
@@ -108,15 +109,15 @@ def test_nothing_is_replaced_by_what_appears(tmp_path: Path) -> None:
     (tmp_path / "new").write_bytes(b"new")
     (tmp_path / "old").write_bytes(b"old")
     with pytest.raises(FileExistsError):
-        staging.appear(str(tmp_path / "new"), str(tmp_path / "old"))
+        hidden.appear(str(tmp_path / "new"), str(tmp_path / "old"))
     assert (tmp_path / "old").read_bytes() == b"old"
-    staging.appear(str(tmp_path / "new"), str(tmp_path / "free"))
+    hidden.appear(str(tmp_path / "new"), str(tmp_path / "free"))
     assert (tmp_path / "free").read_bytes() == b"new"
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a").write_bytes(b"1")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "b").write_bytes(b"1")
     with pytest.raises(OSError, match="not empty"):
-        staging.appear(str(tmp_path / "folder"), str(tmp_path / "full"))
-    staging.sync(str(tmp_path / "folder"))
-    staging.sync(str(tmp_path / "old"))
+        hidden.appear(str(tmp_path / "folder"), str(tmp_path / "full"))
+    hidden.sync(str(tmp_path / "folder"))
+    hidden.sync(str(tmp_path / "old"))

@@ -1,0 +1,130 @@
+"""Files and folders under hidden names beside the place they go to, until they are whole.
+
+A hidden file or folder `.NAME.XXXXXXXX.tensorkeep.tmp` belongs to a save that is under way. From
+its making to its renaming the save holds a shared lock on the folder around it, so that a later one
+that gets that folder to itself knows that all of them there were left behind by killed saves, and
+removes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+
+from tensorkeep.errors import StoreError, TensorKeepError
+
+_SUFFIX = ".tensorkeep.tmp"
+
+
+def reason(error: Exception) -> str:
+    """Say why a call failed, without numbers and file names."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def failed_write(
+    error: OSError | ValueError, target: str | os.PathLike[str], size: int | None = None
+) -> TensorKeepError:
+    """Give the error to raise for one that a write met; errors of ours stay as they are.
+
+    Args:
+        error: what was met.
+        target: what was to be replaced.
+        size: how many bytes were to be written, where that is known.
+    """
+    if isinstance(error, TensorKeepError):
+        return error
+    where = os.fspath(target)
+    code = getattr(error, "errno", None)
+    problem = f"cannot be written: {reason(error)}"
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        with contextlib.suppress(OSError):
+            free = os.statvfs(os.path.dirname(where) or ".")
+            needed = f"{size:,} bytes are needed and " if size else ""
+            problem += f" ({needed}{free.f_bavail * free.f_frsize:,} are free)"
+    failure = StoreError(problem, where=where, cure="What was there before is unchanged.")
+    failure.errno = code
+    return failure
+
+
+def hidden(target: str) -> str:
+    """Name a hidden sibling of a path that nothing has yet; file names end at 255 bytes."""
+    folder, name = os.path.split(target)
+    short = os.fsdecode(os.fsencode(name)[:200])
+    return os.path.join(folder, f".{short}.{secrets.token_hex(4)}{_SUFFIX}")
+
+
+def is_hidden(name: str) -> bool:
+    """Say whether a file name is one that `hidden` gives."""
+    return name.startswith(".") and name.endswith(_SUFFIX)
+
+
+@contextlib.contextmanager
+def sharing(folder: str | os.PathLike[str]) -> Iterator[int]:
+    """Hold a folder against sweepers while something hidden is in it; sweep it where alone.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a filesystem without locks: leftovers stay
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with contextlib.suppress(OSError):
+                    _remove_leftovers(folder)
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    for name in os.listdir(folder):
+        if is_hidden(name):
+            remove(os.path.join(folder, name))
+
+
+def remove(path: str) -> None:
+    """Remove a file, or a folder with what is in it; do nothing where that is not allowed."""
+    with contextlib.suppress(OSError):
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+
+
+def sync(path: str) -> None:
+    """Have a file, or a folder with what is in it, on the disk.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    inner = [os.path.join(path, name) for name in os.listdir(path)] if os.path.isdir(path) else []
+    for name in [*inner, path]:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def appear(hidden: str, path: str) -> None:
+    """Rename a file or folder to a name that nothing but an empty folder may have.
+
+    Raises:
+        OSError: there is something.
+    """
+    if os.path.isdir(hidden):
+        os.rename(hidden, path)
+        return
+    try:
+        os.link(hidden, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        os.rename(hidden, path)  # a filesystem without hard links
