@@ -10,7 +10,7 @@ from tensorkeep.store import Location, Store
 from tensorkeep.tensor import Tensor
 from tensorkeep.verify import verify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DType",

@@ -14,11 +14,16 @@ import fcntl
 import os
 import secrets
 import shutil
+import threading
+from collections import deque
 from collections.abc import Iterator
 
 from tensorkeep.errors import StoreError, TensorKeepError
 
 _SUFFIX = ".tensorkeep.tmp"
+_O_PATH = getattr(os, "O_PATH", 0)  # Linux: opens what may not be read, too
+_LARGE = 8 << 20  # bytes
+_FREEING: deque[threading.Thread] = deque()
 
 
 def reason(error: Exception) -> str:
@@ -96,6 +101,39 @@ def remove(path: str) -> None:
             shutil.rmtree(path)
         else:
             os.unlink(path)
+
+
+def take_place(hidden: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Rename a file over another, if there is one; a large one is freed by a thread meanwhile.
+
+    Raises:
+        OSError: it cannot be; both are unchanged.
+    """
+    old = _open_large(path)
+    try:
+        os.replace(hidden, path)
+    except OSError:
+        if old is not None:
+            os.close(old)
+        raise
+    if old is not None:
+        freeing = threading.Thread(target=os.close, args=(old,), daemon=True)
+        freeing.start()
+        _FREEING.append(freeing)
+
+
+def wait_for_room() -> None:
+    """Wait until the disk space of all files that were replaced is free again."""
+    while _FREEING:
+        _FREEING.popleft().join()
+
+
+def _open_large(path: str | os.PathLike[str]) -> int | None:
+    """Open a file that the kernel takes long to free, so that a rename over it does not do that."""
+    with contextlib.suppress(OSError):
+        if _O_PATH and os.lstat(path).st_size >= _LARGE:
+            return os.open(path, _O_PATH | os.O_CLOEXEC)
+    return None
 
 
 def sync(path: str) -> None:

@@ -13,7 +13,15 @@ from pathlib import Path
 
 from tensorkeep import syscalls
 from tensorkeep.errors import MissingError, StoreError
-from tensorkeep.hidden import failed_write, hidden, reason, remove, sharing
+from tensorkeep.hidden import (
+    failed_write,
+    hidden,
+    reason,
+    remove,
+    sharing,
+    take_place,
+    wait_for_room,
+)
 from tensorkeep.store import Chunks, Late, Progress
 
 _PIECE = 8 << 20
@@ -85,7 +93,7 @@ class Replacement:
         os.ftruncate(self.fd, self.end)
         if durable:
             os.fsync(self.fd)
-        os.replace(self._temporary, self.target)
+        take_place(self._temporary, self.target)
         try:
             if durable:
                 os.fsync(self.folder)
@@ -188,6 +196,7 @@ def create_beside(target: Path, mode: int | None) -> tuple[Path, int]:
     Raises:
         OSError: it cannot be created.
     """
+    wait_for_room()
     temporary = Path(hidden(str(target)))
     fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:

@@ -11,7 +11,7 @@ import contextlib
 import mmap
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -39,14 +39,8 @@ _RESERVED = 64 << 20  # values from here on have their room on the disk reserved
 _Piece = Chunk | Late
 
 
-class _Run(NamedTuple):
-    """Bytes of an open file: one whole record, or several."""
-
-    fd: int
-    start: int
-    stop: int
-
-
+# Bytes of an open file: its descriptor, the first byte and the one after the last.
+_Run = tuple[int, int, int]  # no NamedTuple: making one costs as much as copying a small record
 _Change = tuple[str, _Run | None]  # a put, or where there is nothing a delete
 
 
@@ -227,7 +221,7 @@ class RecordFile(Database):
             old = None if hides_old else held.enter_context(hold(self.path))
             kept = () if old is None else self._read_runs(old)
             runs = _join(_arrange(kept, self._changes, bool(self.options.get("repeats"))))
-            self._check_total(sum(run.stop - run.start for run in runs))
+            self._check_total(sum(stop - start for _, start, stop in runs))
             whole = spool.file
             if runs and (len(runs) > 1 or runs[0][:2] != (whole.fd, 0)):
                 whole = Replacement(self.path, folder=spool.file.folder)
@@ -235,7 +229,7 @@ class RecordFile(Database):
                 for run in runs:
                     whole.copy(*run)
             else:
-                whole.end = runs[0].stop if runs else 0
+                whole.end = runs[0][2] if runs else 0
             whole.finish(durable=self._durable or not self._changes)
 
     def _check_total(self, size: int) -> None:
@@ -254,7 +248,7 @@ class RecordFile(Database):
         start = 0
         source = MemorySource(memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ)), self.where)
         for record in self._scan(source):
-            yield record.key, _Run(fd, start, record.stop)
+            yield record.key, (fd, start, record.stop)
             start = record.stop
 
 
@@ -298,7 +292,7 @@ class _Spool:
         self._waiting += data
         if progress is not None and count:
             progress(count)
-        return _Run(self.file.fd, start, start + len(head) + count)
+        return self.file.fd, start, start + len(head) + count
 
     def _append_large(
         self, key: str, chunks: Chunks, size: int | None, durable: bool, progress: Progress | None
@@ -314,7 +308,7 @@ class _Spool:
             raise self._wrong_size(key, stop - inside, size)
         write_views(fd, [memoryview(self._head(key, stop - inside))], start)
         self.file.end = stop
-        return _Run(fd, start, stop)
+        return fd, start, stop
 
     def _wrong_size(self, key: str, count: int, expected: int) -> StoreError:
         problem = f"{count:,} bytes came for {key[:60]!r}, not {expected:,}"
@@ -339,8 +333,10 @@ def _take(chunks: Iterator[_Piece]) -> tuple[list[_Piece], int]:
     return taken, count
 
 
-def _arrange(kept: Iterable[_Change], changes: Iterable[_Change], repeats: bool) -> list[_Run]:
+def _arrange(kept: Iterable[_Change], changes: Sequence[_Change], repeats: bool) -> list[_Run]:
     """Give the records that are left after all changes, in their order."""
+    if kept == () and len(dict(changes)) == len(changes):
+        return [run for _, run in changes if run is not None]
     runs: list[_Run | None] = []
     places: dict[str, list[int]] = {}
     for key, run in kept:
@@ -363,9 +359,11 @@ def _arrange(kept: Iterable[_Change], changes: Iterable[_Change], repeats: bool)
 def _join(runs: list[_Run]) -> list[_Run]:
     """Make one run of those that lie one behind the other."""
     joined: list[_Run] = []
-    for run in runs:
-        if joined and joined[-1].fd == run.fd and joined[-1].stop == run.start:
-            joined[-1] = _Run(run.fd, joined[-1].start, run.stop)
-        else:
-            joined.append(run)
-    return joined
+    last, begin, end = -1, 0, 0
+    for fd, start, stop in runs:
+        if fd == last and start == end:
+            end = stop
+            continue
+        joined.append((last, begin, end))
+        last, begin, end = fd, start, stop
+    return [*joined, (last, begin, end)][1:]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tensorkeep import syscalls
 from tensorkeep.errors import MissingError, StoreError, UnsafeError
-from tensorkeep.hidden import failed_write, is_hidden, reason, sharing
+from tensorkeep.hidden import failed_write, is_hidden, reason, sharing, take_place
 from tensorkeep.replacing import check_replaceable, create_beside, write_chunks
 from tensorkeep.source import FileSource, Source
 from tensorkeep.store import Chunks, Progress, Store
@@ -167,7 +167,7 @@ class FileStore(Store):
         try:
             while self._pending:
                 put = self._pending[0]
-                os.replace(put.temporary, put.target)
+                take_place(put.temporary, put.target)
                 self._pending.pop(0)
                 if put.durable:
                     folders.add(put.target.parent)
