@@ -30,13 +30,14 @@ import numpy as np
 import tensorkeep as tk
 from benchmarks.caffe2_oracle import WORKLOADS, build
 from benchmarks.measure import log
-from benchmarks.tables import figure, filesystem, table
+from benchmarks.tables import figure, filesystem, replace, table
 from benchmarks.workloads import Arrays
 from tensorkeep import caffe2
 from tensorkeep.store import Location
 from tensorkeep.stores.file import FileStore
 from tensorkeep.testing import CountingStore
 
+README = Path(__file__).with_name("README.md")
 ORACLE = Path(__file__).with_name("caffe2_oracle.py")
 CAFFE2, OURS, LMDB = "Caffe2", "tensorkeep", "tensorkeep, LMDB"
 SAVE, DURABLE, LOAD, READ = "save", "save, durable", "load", "load, read"
@@ -74,7 +75,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="the first is not counted")
     parser.add_argument("--scale", type=float, default=1.0, help="of the sizes: 0.01 tries it")
     parser.add_argument("--folder", type=Path, default=Path(), help="where to save (5 GB)")
+    parser.add_argument("--write", action="store_true", help="put the tables into the README")
     given = parser.parse_args()
+    if given.write and (given.only or given.scale != 1 or not given.oracle):
+        parser.error("only a whole run beside Caffe2 is for the README")
     if given.rounds < 2:
         parser.error("at least 2 rounds: the first is not counted")
     if filesystem(given.folder) in ("tmpfs", "ramfs"):
@@ -86,12 +90,16 @@ def main() -> None:
             results[name] = measure(name, Path(folder), given)
             if name == "float32":
                 opened = count_opening(Path(folder))
-    print("GB of array data per second; ratios above 1: tensorkeep is faster.\n")
-    print(speeds(results))
+    body = (
+        f"GB of array data per second; ratios above 1: tensorkeep is faster.\n\n{speeds(results)}"
+    )
     if given.oracle:
-        print("The bar:\n")
-        print(bars(results))
-    print(opened)
+        body += f"\nThe bar:\n\n{bars(results)}"
+    body += f"\n{opened}"
+    print(body)
+    if given.write:
+        text = replace(README.read_text(encoding="utf-8"), "caffe2", body)
+        README.write_text(text, encoding="utf-8")
 
 
 # --- peers: each gives the seconds that an operation took -----------------------------------------

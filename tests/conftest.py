@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -23,6 +24,17 @@ settings.register_profile("thorough", parent=settings.get_profile("default"), ma
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 _NOBODY = 65534
+_HAS_LEVELDB = importlib.util.find_spec("plyvel") is not None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave LevelDB out where its library cannot be installed, which is told in the summary."""
+    if _HAS_LEVELDB:
+        return
+    skip = pytest.mark.skip(reason="plyvel, LevelDB's library, has no build for this Python")
+    for item in items:
+        if "leveldb" in item.nodeid.lower():
+            item.add_marker(skip)
 
 
 @pytest.fixture

@@ -372,3 +372,20 @@ def test_open_files_are_given_back(path: Path) -> None:
         with pytest.raises(errors.ArgumentError):
             tk.save(OLD, path, align=3)
     assert count() == before
+
+
+def test_metadata_does_not_hide_damage(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", w=np.arange(1000.0))
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "a.npz").write_bytes(data)
+    with tk.open(tmp_path / "a.npz") as state, pytest.raises(errors.CorruptError):
+        tk.save(state, tmp_path / "b.safetensors", metadata={"epoch": 1})
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_metadata_that_is_no_dict(tmp_path: Path) -> None:
+    wrongs: tuple[Any, ...] = ([], "x", 3)
+    for wrong in wrongs:
+        with pytest.raises(errors.UnsupportedError, match="metadata"):
+            tk.save({}, tmp_path / "a.safetensors", metadata=wrong)

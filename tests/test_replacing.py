@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,18 @@ def test_who_waits_for_a_file_that_goes_gets_none(tmp_path: Path) -> None:
         path.unlink()
     waiting.join()
     assert found == [None]
+
+
+def test_a_child_removes_nothing_of_its_parent(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    new = Replacement(path)
+    new.append([b"12"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: forking with threads
+        child = os.fork()
+    if not child:
+        new.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    new.finish()
+    assert path.read_bytes() == b"12"

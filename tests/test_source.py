@@ -145,3 +145,33 @@ def test_windows_are_bounded_twice() -> None:
         window.read(0, 6)
     assert Window(inner, 100, 0).size == 0
     assert not window.mapped
+
+
+@pytest.mark.parametrize("mapping", [True, False])
+def test_private_views_share_no_memory(mapping: bool, tmp_path: Path) -> None:
+    source = _file(tmp_path, mapping)
+    ranges = [(20, 30), (40, 60), (30, 40), (0, 100), (20, 30), (55, 70), (0, 100), (99, 100)]
+    views = [source.private(start, stop) for start, stop in ranges]
+    for number, view in enumerate(views):
+        view[:] = bytes([200 + number]) * len(view)
+    for number, view in enumerate(views):
+        assert set(view) == {200 + number}
+    assert bytes(source.private(0, 100)) == DATA
+    assert bytes(source.private(0, 70)) == DATA[:70]
+
+
+def test_threads_get_private_views_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "many"
+    path.write_bytes(bytes(8_000))
+    source = FileSource(path, mapping=True)
+
+    def write(number: int) -> memoryview:
+        start = number // 4 * 16
+        view = source.private(start, start + 16)
+        view[:] = (number + 1).to_bytes(16, "little")
+        return view
+
+    with ThreadPoolExecutor(8) as pool:
+        views = list(pool.map(write, range(2_000)))
+    found = [int.from_bytes(view, "little") for view in views]
+    assert found == list(range(1, 2_001))

@@ -189,3 +189,9 @@ def test_packed_pieces_start_anywhere(kind: DType) -> None:
 
 def test_all_types_stand_in_the_samples() -> None:
     assert {t.dtype for t in testing.samples().values()} == set(DTYPES.values())
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_bools_of_other_bytes_are_true(step: int) -> None:
+    array = np.array([0, 2, 255, 1], np.uint8).view(bool)[::step]
+    assert bytes(Tensor.of(array).read()) == bytes([0, 1, 1, 1][::step])

@@ -136,3 +136,14 @@ def test_a_source_that_fails_is_damage_not_the_end(tmp_path: Path) -> None:
     assert _problem(broken, "lost") == "the stream ends early"
     assert _problem(broken, "crc") == "its CRC-32 is wrong"
     assert _problem(broken, "good") == ""
+
+
+def test_what_cannot_be_decoded_is_found_without_checksums(tmp_path: Path) -> None:
+    tk.save({"w": np.arange(300, dtype=np.int32)}, tmp_path / "a.minidb", plain=True)
+    data = bytearray((tmp_path / "a.minidb").read_bytes())
+    last = data.rindex(b"\x80\x01\x81\x01")  # 128 and 129: two bytes each
+    data[last] = 0
+    (tmp_path / "a.minidb").write_bytes(data)
+    found = tk.verify(tmp_path / "a.minidb")
+    assert (found.checked, found.unchecked, found.ok) == (0, ["w"], False)
+    assert found.damaged[0][0] == "w"

@@ -260,6 +260,8 @@ def _state_of(value: Any) -> State:
 
 def _with_metadata(state: State, metadata: Mapping[str, Json]) -> State:
     try:
+        if not isinstance(metadata, Mapping):
+            raise TypeError(f"it is a {type(metadata).__name__}")
         if not all(isinstance(key, str) for key in metadata):
             raise TypeError("its keys are not all text")
         dump_json(dict(metadata))
@@ -273,6 +275,8 @@ def _with_metadata(state: State, metadata: Mapping[str, Json]) -> State:
         metadata={**state.metadata, **metadata},
         skeleton=state.skeleton,
         digests=state.digests,
+        checks=state.checks,
+        remarks=state.remarks,
         format=state.format,
         where=state.where,
     )

@@ -15,14 +15,16 @@ import os
 import secrets
 import shutil
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tensorkeep.errors import StoreError, TensorKeepError
 
 _SUFFIX = ".tensorkeep.tmp"
 _O_PATH = getattr(os, "O_PATH", 0)  # Linux: opens what may not be read, too
 _LARGE = 8 << 20  # bytes
+_SWEEP = 2.0  # seconds that a sweep may take
 _FREEING: deque[threading.Thread] = deque()
 
 
@@ -82,10 +84,29 @@ def sharing(folder: str | os.PathLike[str]) -> Iterator[int]:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with contextlib.suppress(OSError):
                     _remove_leftovers(folder)
-            fcntl.flock(fd, fcntl.LOCK_SH)
+            # Whoever keeps the folder longer than a sweep takes is no sweeper, and lets none in.
+            lock(fd, fcntl.LOCK_SH, _SWEEP)
         yield fd
     finally:
         os.close(fd)
+
+
+def lock(fd: int, how: int, patience: float) -> bool:
+    """Lock a file or folder, for which others are waited for; False where they keep it too long.
+
+    Raises:
+        OSError: the filesystem has no locks.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(fd, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.005)
+        else:
+            return True
 
 
 def _remove_leftovers(folder: str | os.PathLike[str]) -> None:
@@ -101,6 +122,20 @@ def remove(path: str) -> None:
             shutil.rmtree(path)
         else:
             os.unlink(path)
+
+
+def removal(path: str) -> Callable[[], None]:
+    """Give a function that removes a path, though not in a child of the process that asks for it.
+
+    A child that is forked in the middle of a save has a copy of all that the save holds.
+    """
+    owner = os.getpid()
+
+    def run() -> None:
+        if os.getpid() == owner:
+            remove(path)
+
+    return run
 
 
 def take_place(hidden: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

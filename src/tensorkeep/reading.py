@@ -108,6 +108,7 @@ class _Arena:
 
     def place(self, arrays: dict[str, npt.NDArray[Any]]) -> memoryview:
         """Allocate, and make the arrays; their bytes follow."""
+        self.source.reach(self.start, self.stop)
         block = np.empty(self.stop - self.start + _ALIGN, np.uint8)
         # Keep the file's alignment where that aligns the tensors, as it nearly always does.
         aligned = all(t.offset % t.dtype.numpy.alignment == 0 for _, t in self.rows)

@@ -16,8 +16,9 @@ from tensorkeep.errors import MissingError, StoreError
 from tensorkeep.hidden import (
     failed_write,
     hidden,
+    lock,
     reason,
-    remove,
+    removal,
     sharing,
     take_place,
     wait_for_room,
@@ -25,6 +26,7 @@ from tensorkeep.hidden import (
 from tensorkeep.store import Chunks, Late, Progress
 
 _PIECE = 8 << 20
+_PATIENCE = 60.0  # seconds that another writer may take
 _MAX_VECTORS = 1024  # IOV_MAX on Linux and macOS
 _CANNOT_COPY = {errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}
 
@@ -62,7 +64,7 @@ class Replacement:
         except (OSError, ValueError) as error:
             self._held.close()
             raise failed_write(error, self.target, None) from error
-        self._held.callback(remove, str(self._temporary))
+        self._held.callback(removal(str(self._temporary)))
         self._held.callback(os.close, self.fd)
 
     def append(
@@ -141,8 +143,15 @@ def hold(path: str) -> Iterator[int | None]:
             yield None
             return
         try:
+            locked = True
             with contextlib.suppress(OSError):  # a filesystem without locks
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                locked = lock(fd, fcntl.LOCK_EX, _PATIENCE)
+            if not locked:
+                raise StoreError(
+                    "is locked by another program",
+                    where=path,
+                    cure="Wait until that is done, or save under another name.",
+                )
             if _is_still(path, fd):
                 yield fd
                 return

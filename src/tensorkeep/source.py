@@ -10,7 +10,9 @@ import mmap
 import os
 import stat
 import sys
+import threading
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 
 from tensorkeep import syscalls
 from tensorkeep.errors import ClosedError, CorruptError, MissingError, StoreError, UnsupportedError
@@ -55,6 +57,13 @@ class Source(ABC):
         """
         self._check(start, stop)
         return self._private(start, stop)
+
+    def reach(self, start: int, stop: int) -> None:
+        """Refuse a range of which some bytes are known to be missing, before room is made for it.
+
+        Raises:
+            CorruptError: some are.
+        """
 
     @property
     def mapped(self) -> bool:
@@ -104,15 +113,37 @@ class MemorySource(Source):
         return self._view[start:stop]
 
 
+class _Ranges:
+    """Ranges of which no two overlap; threads share it."""
+
+    __slots__ = ("_lock", "_starts", "_stops")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+
+    def take(self, start: int, stop: int) -> bool:
+        """Take a range; False where some of it was taken before."""
+        with self._lock:
+            at = bisect_right(self._stops, start)  # the first that ends behind the start
+            if at < len(self._starts) and self._starts[at] < stop:
+                return False
+            self._starts.insert(at, start)
+            self._stops.insert(at, stop)
+            return True
+
+
 class FileSource(Source):
     """A regular file: mapped on local filesystems, read piece by piece on network ones.
 
     Small ranges, such as headers, are read even so: that is cheaper than mapping them. What is
-    handed out as writable comes from a private map of its own, which is copy-on-write: it costs
-    nothing until touched.
+    handed out as writable comes from a private, copy-on-write map, which costs nothing until it is
+    touched. No two of those views share memory: all of the file is mapped anew each time, and a
+    part that was handed out before is read into memory of its own.
     """
 
-    __slots__ = ("_closed", "_fd", "_mapping", "_maps")
+    __slots__ = ("_closed", "_fd", "_handed_out", "_mapping", "_maps")
 
     def __init__(self, path: str | os.PathLike[str], *, mapping: bool | None = None) -> None:
         self._closed = True
@@ -134,6 +165,7 @@ class FileSource(Source):
         self._closed = False
         self._fd = fd
         self._maps: dict[int, memoryview] = {}
+        self._handed_out = _Ranges()
         self._mapping = syscalls.network_filesystem(fd) is None if mapping is None else mapping
         super().__init__(info.st_size, name)
 
@@ -157,7 +189,10 @@ class FileSource(Source):
 
     def _private(self, start: int, stop: int) -> memoryview:
         if self._mapping and start != stop:
-            return self._view(mmap.PROT_READ | mmap.PROT_WRITE)[start:stop]
+            if stop - start == self.size:
+                return self._map(mmap.PROT_READ | mmap.PROT_WRITE)
+            if self._handed_out.take(start, stop):
+                return self._view(mmap.PROT_READ | mmap.PROT_WRITE)[start:stop]
         return super()._private(start, stop)
 
     def _readinto(self, start: int, buffer: memoryview) -> None:
@@ -173,19 +208,24 @@ class FileSource(Source):
             done += count
 
     def _view(self, prot: int) -> memoryview:
+        self._check_map()
+        if prot not in self._maps:
+            self._maps[prot] = self._map(prot)
+        return self._maps[prot]
+
+    def _map(self, prot: int) -> memoryview:
+        self._check_map()
+        flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
+        try:
+            return memoryview(mmap.mmap(self._fd, self.size, flags=flags, prot=prot))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"cannot be mapped: {error}", where=self.where) from error
+
+    def _check_map(self) -> None:
         self._check_open()
         # Touching a map beyond the end of its file kills the process: look before handing out.
         if os.fstat(self._fd).st_size < self.size:
             raise self._shrunk()
-        if prot not in self._maps:
-            flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
-            try:
-                self._maps[prot] = memoryview(
-                    mmap.mmap(self._fd, self.size, flags=flags, prot=prot)
-                )
-            except (OSError, ValueError) as error:
-                raise StoreError(f"cannot be mapped: {error}", where=self.where) from error
-        return self._maps[prot]
 
     def _check_open(self) -> None:
         if self._closed:

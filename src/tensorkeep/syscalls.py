@@ -60,6 +60,10 @@ def reserve(fd: int, size: int, start: int = 0) -> None:
     """
     if not _LINUX or size == start:
         return
+    # A reservation that fails takes all the room there is, for a while.
+    room = os.fstatvfs(fd)
+    if size - start > room.f_bavail * room.f_frsize:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     # Not os.posix_fallocate: where the filesystem cannot reserve, it writes every block instead.
     if _libc().fallocate(fd, 0, start, size - start) != 0:
         code = ctypes.get_errno()

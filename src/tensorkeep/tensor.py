@@ -114,6 +114,8 @@ class Tensor:
             source = MemorySource(data, where)
             return Tensor(dtypes.STRING, values.shape, source, 0, len(data))
         kind = dtypes.of_numpy(values.dtype)
+        if kind is dtypes.BOOL and values.size and values.view(np.uint8).max() > 1:
+            values = values.view(np.uint8) != 0  # other bytes than 0 and 1 are true as well
         if values.flags.c_contiguous and not kind.packed and values.dtype.isnative:
             return Tensor(kind, values.shape, _PlainSource(values, where))
         return Tensor(kind, values.shape, _ArraySource(values, kind, where))

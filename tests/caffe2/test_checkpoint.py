@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.caffe2.golden_cases import DATA
 
-from tensorkeep.caffe2 import Workspace, create_operator
+from tensorkeep.caffe2 import Workspace, create_operator, load
 from tensorkeep.errors import ArgumentError
 from tensorkeep.source import FileSource
 from tensorkeep.wire.minidb import read_records
@@ -91,3 +91,12 @@ def test_one_element_counts(tmp_path: Path) -> None:
     ws.feed("iter", np.array([[6, 7]]))
     ws.run(create_operator("Checkpoint", ["iter"], db="x_%d", db_type="minidb", every=3))
     assert [path.name for path in tmp_path.iterdir()] == ["x_6"]
+
+
+def test_snapshot_may_have_outputs(tmp_path: Path) -> None:
+    ws = Workspace(str(tmp_path))
+    ws.feed("i", np.array([4]))
+    given: dict[str, Any] = {"db": "%d.minidb", "db_type": "minidb"}
+    assert ws.run(create_operator("Snapshot", ["i"], ["o", "p"], **given))
+    assert load(tmp_path / "4.minidb")["i"].tolist() == [4]
+    assert ws.blobs() == ["i"]

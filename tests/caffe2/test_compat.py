@@ -420,3 +420,70 @@ def test_a_changed_argument_is_what_runs() -> None:
     operator.arg[1].floats[1] = 5.0
     workspace.RunOperatorOnce(operator)
     assert workspace.FetchBlob("w").tolist() == [1, 5]
+
+
+def test_names_of_many_outputs_are_made_up() -> None:
+    net = core.Net("made_up")
+    names = [str(net.ConstantFill([], shape=[1])) for _ in range(2_000)]
+    assert names[:2] == ["made_up/ConstantFill", "made_up/ConstantFill_2"]
+    assert names[-1] == "made_up/ConstantFill_2000"
+    assert len(set(names)) == 2_000
+    net.Proto().op.add(type="ConstantFill").output.append("made_up/ConstantFill_2001")
+    assert str(net.ConstantFill([], shape=[1])) == "made_up/ConstantFill_2002"
+    del net.Proto().op[1:]
+    assert not net.BlobIsDefined(names[1])
+    assert net.BlobIsDefined(names[0])
+
+
+def test_a_net_tells_its_blobs_and_is_cloned() -> None:
+    net = core.Net("told")
+    net.AddExternalInput("given")
+    net.Copy("given", "copied")
+    net.AddExternalOutput("copied")
+    assert net.UsedBlobNames() == {"given", "copied"}
+    assert net.GetBlobRef("copied").Net() is net
+    with pytest.raises(KeyError, match="unknown"):
+        net.GetBlobRef("unknown")
+    clone = net.Clone("cloned", blob_remap={"given": "other"})
+    assert clone.Name() == "cloned"
+    assert clone.UsedBlobNames() == {"other", "copied"}
+    assert clone.external_inputs == ["other"]
+    assert net.UsedBlobNames() == {"given", "copied"}
+
+
+def test_the_seeds_of_a_net() -> None:
+    net = core.Net("seeded")
+    for name in ("a", "b"):
+        net.UniformFill([], name, shape=[3])
+    net.set_rand_seed(7)
+    assert [op.device_option.random_seed for op in net.Proto().op] == [7, 8]
+    assert workspace.RunNetOnce(net)
+    net.set_rand_seed(7, sequence_seed=False)
+    assert [op.device_option.random_seed for op in net.Proto().op] == [7, 7]
+
+
+def test_small_names_of_the_workspace() -> None:
+    workspace.GlobalInit(["caffe2"])
+    assert "Load" in workspace.RegisteredOperators()
+    assert workspace.NumCudaDevices() == workspace.NumGpuDevices() == 0
+    net = core.Net("small")
+    assert workspace.StringifyProto(net) == net.Proto().SerializeToString()
+    assert workspace.StringifyProto(net.Proto()) == net.Proto().SerializeToString()
+    assert workspace.StringifyBlobName(core.BlobReference("w")) == "w"
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "instead"),
+    [
+        (workspace, "Predictor", "load_predictor"),
+        (workspace, "RunPlan", "RunNet"),
+        (workspace, "InferShapesAndTypes", "FetchBlob"),
+        (core, "Plan", "RunNet"),
+        (core, "ExecutionStep", "RunNet"),
+        (core, "Unknown", "'Unknown'"),
+    ],
+)
+def test_names_that_are_not_there_say_what_to_use(module: Any, name: str, instead: str) -> None:
+    assert not hasattr(module, name)
+    with pytest.raises(AttributeError, match=instead):
+        getattr(module, name)

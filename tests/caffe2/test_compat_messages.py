@@ -101,7 +101,21 @@ def test_text_may_be_given_as_bytes() -> None:
         (lambda op: core.CreateOperator("Load", [], [], bad=object()), ValueError),
         (lambda op: caffe2_pb2.TensorProto.DataType.Name(99), ValueError),
         (lambda op: caffe2_pb2.TensorProto.DataType.Value("NONE"), ValueError),
+        (lambda op: caffe2_pb2.TensorProto.DataType.Name(op), TypeError),
+        (lambda op: caffe2_pb2.TensorProto(data_type="NONE"), ValueError),
+        (lambda op: caffe2_pb2.TensorProto(data_type=99), ValueError),
+        (lambda op: setattr(caffe2_pb2.TensorProto(), "data_type", -1), ValueError),
+        (lambda op: setattr(caffe2_pb2.TensorProto(), "data_type", "FLOAT"), TypeError),
+        (lambda op: caffe2_pb2.OperatorDef(unknown=None), ValueError),
+        (lambda op: workspace.StringifyProto(3), ValueError),
+        (lambda op: workspace.StringifyBlobName(op), ValueError),
         (lambda op: workspace.RunOperatorOnce(caffe2_pb2.NetDef()), TypeError),
+        (lambda op: workspace.RunOperatorOnce(caffe2_pb2.NetDef()), RuntimeError),
+        (lambda op: workspace.RunNetOnce(b"\xff"), RuntimeError),
+        (lambda op: workspace.RunNet("unknown"), RuntimeError),
+        (lambda op: workspace.FetchBlob("x"), RuntimeError),
+        (lambda op: workspace.SwitchWorkspace("unknown"), RuntimeError),
+        (lambda op: workspace.DeserializeBlob("x", b"\xff"), RuntimeError),
         (lambda op: workspace.RunNetOnce("init"), TypeError),
         (lambda op: workspace.FeedBlob("x", [1, 2]), TypeError),
         (lambda op: workspace.FetchBlob("x"), KeyError),
@@ -127,3 +141,37 @@ def test_enums_are_those_of_caffe2() -> None:
         assert getattr(caffe2_pb2.BlobSerializationOptions, name) == number
     for name, number in caffe2_pb2.TensorProto.SerializationFormat.items():
         assert getattr(caffe2_pb2.TensorProto, name) == number
+
+
+def test_enums_list_what_they_have() -> None:
+    assert caffe2_pb2.TensorProto.DataType.keys()[:2] == ["UNDEFINED", "FLOAT"]
+    assert caffe2_pb2.TensorProto.DataType.values()[:2] == [0, 1]
+    assert caffe2_pb2.TensorProto.DataType.items()[:2] == [("UNDEFINED", 0), ("FLOAT", 1)]
+
+
+def test_messages_are_made_of_dicts() -> None:
+    operator = caffe2_pb2.OperatorDef(
+        type="x", name=None, arg=[{"name": "a", "i": 1}], device_option={"device_type": 1}
+    )
+    assert not operator.HasField("name")
+    assert (operator.arg[0].i, operator.device_option.device_type) == (1, 1)
+    assert caffe2_pb2.TensorProto(data_type="INT32").data_type == 2
+    assert caffe2_pb2.OperatorDef(arg=None, device_option=None).ByteSize() == 0
+
+
+def test_what_is_required_of_the_messages_inside() -> None:
+    argument = caffe2_pb2.Argument(qtensors=[{}])
+    assert not argument.IsInitialized()
+    tensor = caffe2_pb2.TensorProto(segment={"begin": 0})
+    assert not tensor.IsInitialized()
+    tensor.segment.end = 3
+    assert tensor.IsInitialized()
+
+
+def test_errors_can_be_sent_to_other_processes() -> None:
+    with pytest.raises(CorruptError) as found:
+        workspace.DeserializeBlob("x", b"\xff")
+    again = pickle.loads(pickle.dumps(found.value))
+    assert type(again) is type(found.value)
+    assert str(again) == str(found.value)
+    assert issubclass(type(again), RuntimeError)

@@ -161,3 +161,12 @@ def test_a_cursor_keeps_to_the_commit_it_began_with(db_type: str, path: Path) ->
         assert cursor.value() == RECORDS[first]
         cursor.seek_to_first()
         assert cursor.value() == b"replaced"
+
+
+def test_a_database_that_cannot_be_closed_is_quiet_at_its_end(tmp_path: Path) -> None:
+    db = create_db("sqlite", tmp_path / "x.sqlite", "new")
+    with db.new_transaction() as transaction:
+        transaction.put("k", b"v")
+    db.database.close()
+    del db.database
+    db.__del__()

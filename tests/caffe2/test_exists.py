@@ -77,3 +77,11 @@ def test_an_empty_minidb_is_a_database(tmp_path: Path) -> None:
     path = tmp_path / "x.minidb"
     path.touch()
     assert examine_db(path, "minidb").readable
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+@pytest.mark.parametrize("db_type", ["minidb", "lmdb", "sqlite"])
+def test_what_cannot_be_a_path_does_not_exist(path: str, db_type: str) -> None:
+    status = examine_db(path, db_type)
+    assert (status.exists, status.readable) == (False, False)
+    assert status.problem

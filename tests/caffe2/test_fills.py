@@ -319,9 +319,12 @@ def test_iter_counts_in_its_output() -> None:
         assert ws.fetch("i").tolist() == expected
     ws.run(create_operator("Iter", ["i"], ["i"]))
     same(ws.fetch("i"), "i8", [4])
-    ws.feed("f", float32(5))
+    ws.feed("f", b"text")
     ws.run(create_operator("Iter", [], ["f"]))
     same(ws.fetch("f"), "i8", [1])
+    ws.feed("x", int32(5))  # Caffe2 reads behind it
+    with pytest.raises(ArgumentError, match="not an int64"):
+        ws.run(create_operator("Iter", [], ["x"]))
     ws.feed("scalar", np.array(5))
     ws.run(create_operator("Iter", [], ["scalar"]))
     same(ws.fetch("scalar"), "i8", 6)
@@ -392,3 +395,12 @@ def test_what_was_filled_is_saved_chunk_by_chunk(tmp_path: Path) -> None:
     for name in names:
         assert loaded.fetch(name).shape == (7, 3)
         assert np.array_equal(loaded.fetch(name), ws.fetch(name)), name
+
+
+@pytest.mark.parametrize("type", ["Copy", "Alias", "EnsureCPUOutput"])
+def test_a_copy_is_not_made_in_place(type: str) -> None:
+    ws = Workspace()
+    ws.feed("w", float32(5))
+    with pytest.raises(ArgumentError, match="cannot write its input 'w'"):
+        ws.run(create_operator(type, ["w"], ["w"]))
+    assert ws.run(create_operator("StopGradient", ["w"], ["w"]))

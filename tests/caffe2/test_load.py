@@ -13,13 +13,20 @@ from tensorkeep.caffe2 import (
     Device,
     Int8Tensor,
     Workspace,
+    create_db,
     create_operator,
+    deserialize_blob,
+    init_net_of,
     load,
     load_tensor_inference,
     save,
+    serialize_blob,
+    write_net,
 )
 from tensorkeep.errors import ArgumentError, CorruptError, MissingError, UnknownFormatError
+from tensorkeep.message import Message
 from tensorkeep.tensor import Tensor
+from tensorkeep.wire.caffe2.schema import BLOB
 from tensorkeep.wire.minidb import record_header
 
 ENTRIES = json.loads((DATA / "MANIFEST.json").read_text())["entries"]
@@ -288,3 +295,19 @@ def test_what_is_saved_of_a_file_is_the_file(tmp_path: Path) -> None:
     ws.run(create_operator("Save", ["w", "s"], **given))
     assert read_file(two) == read_file(one)
     assert two.read_bytes() == one.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["TensorCPU", "TensorCUDA"])
+def test_tensors_by_their_older_names(kind: str, tmp_path: Path) -> None:
+    proto = Message.parse(BLOB, serialize_blob("w", np.arange(3.0)))
+    proto.type = kind
+    with create_db("minidb", tmp_path / "x.minidb", "new") as db, db.new_transaction() as new:
+        new.put("w#%0", proto.encode())
+    assert load(tmp_path / "x.minidb")["w"].tolist() == [0, 1, 2]
+    assert deserialize_blob(proto.encode()).kind == "Tensor"
+
+
+def test_what_is_no_database_says_what_reads_it(tmp_path: Path) -> None:
+    write_net(init_net_of({"w": np.ones(2, np.float32)}), tmp_path / "init_net.pb")
+    with pytest.raises(UnknownFormatError, match=r"tensorkeep\.load"):
+        load(tmp_path / "init_net.pb")

@@ -188,7 +188,7 @@ def test_nets_are_written_and_read(ending: str, tmp_path: Path) -> None:
 
 
 def test_writing_needs_a_net_and_a_file(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="not a OperatorDef"):
+    with pytest.raises(ArgumentError, match="not OperatorDef"):
         write_net(create_operator("Load"), tmp_path / "x.pb")
     with pytest.raises(ArgumentError, match="folder"):
         write_net(net_of(), tmp_path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,9 @@ def test_an_argument_given_twice() -> None:
         ("Save", ["w"], ["y"], "has 1 outputs, where 0 are taken"),
         ("DBExists", [], [], "has 0 outputs, where 1 are taken"),
         ("EstimateAllBlobSizes", [], ["x"], "has 1 outputs, where 2 are taken"),
-        ("CreateDB", [], ["x", "y"], "has 2 outputs, where 0 to 1 are taken"),
+        ("CreateDB", [], [], "has 0 outputs, where 1 are taken"),
+        ("Checkpoint", ["w"], ["y"], "has 1 outputs, where 0 are taken"),
+        ("CreateDB", [], ["x", "y"], "has 2 outputs, where 1 are taken"),
     ],
 )
 def test_the_schema(type: str, inputs: list[str], outputs: list[str], message: str) -> None:
@@ -191,3 +194,16 @@ def test_gradients_are_registered() -> None:
         gradient_of(definition)
     no_gradient("Mine")
     assert gradient_of(definition) == []
+
+
+def test_what_an_operator_is_made_of_is_checked_at_once(tmp_path: Path) -> None:
+    wrong: Any = None
+    with pytest.raises(ArgumentError, match="type of an operator is text, not NoneType"):
+        create_operator(wrong)
+    wrongs: list[Any] = [[3], 3, [b"x"]]
+    for names in wrongs:
+        with pytest.raises(ArgumentError, match="inputs of an operator are names"):
+            create_operator("Save", names)
+        with pytest.raises(ArgumentError, match="outputs of an operator are names"):
+            create_operator("Save", [], names)
+    assert create_operator("Save", db=tmp_path).arg[0].s == str(tmp_path).encode()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,17 +21,18 @@ def printf(pattern: str, number: int) -> str:
 
 
 @given(
-    number=INT64,
-    flags=st.text("-+ 0", max_size=4),
+    number=INT64 | st.just(0),
+    place=st.sampled_from(["", "1$"]),
+    flags=st.text("-+ 0#", max_size=4),
     width=st.sampled_from(["", "1", "7", "24", "99"]),
-    precision=st.sampled_from(["", ".1", ".5", ".30"]),
+    precision=st.sampled_from(["", ".", ".0", ".1", ".5", ".05", ".30"]),
     length=st.sampled_from(["l", "ll", "j", "z", "t"]),
     kind=st.sampled_from("diuxXo"),
 )
 def test_as_c_prints(
-    number: int, flags: str, width: str, precision: str, length: str, kind: str
+    number: int, place: str, flags: str, width: str, precision: str, length: str, kind: str
 ) -> None:
-    pattern = f"a%%_%{flags}{width}{precision}{length}{kind}.db"
+    pattern = f"a%%_%{place}{flags}{width}{precision}{length}{kind}.db"
     if kind in "uxXo" and set(flags) & set("+ "):
         return  # C does not say what these do with an unsigned conversion
     assert format_string(pattern, number) == printf(pattern, number)
@@ -48,6 +50,9 @@ def test_as_c_prints(
         ("%i", -(2**63), "-9223372036854775808"),
         ("%u", -1, "18446744073709551615"),
         ("%qd", 7, "7"),
+        ("%Ld", 2**40, "1099511627776"),
+        ("%1$#lx", 255, "0xff"),
+        ("a%.ld", 0, "a"),
         ("%99d", 1, " " * 98 + "1"),
         ("x" * 255 + "%d", 7, "x" * 255 + "7"),
         ("", 7, ""),
@@ -72,9 +77,8 @@ def test_patterns(pattern: str, number: int, text: str) -> None:
         "%*d",
         "%100d",
         "%.100d",
-        "%1$d",
+        "%2$d",
         "%hd",
-        "%#x",
         "%'d",
         "% ",
         "%lf",
@@ -95,3 +99,9 @@ def test_any_text_is_a_pattern_or_refused(pattern: str, number: int) -> None:
     except ArgumentError:
         return
     assert "%" not in found or "%%" in pattern
+
+
+@pytest.mark.parametrize("number", [3.5, "3", None, 2**70, 2**63, -(2**63) - 1])
+def test_what_is_no_iteration(number: Any) -> None:
+    with pytest.raises(ArgumentError, match="no 64-bit integer"):
+        format_string("%d", number)

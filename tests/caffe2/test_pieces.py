@@ -246,3 +246,92 @@ def test_importing_the_package_registers_all_operators() -> None:
         f"assert set({wanted!r}) <= OPERATORS.keys()\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_what_is_expected_of_a_tensor_is_made_comparable() -> None:
+    states: dict[str, BlobState] = {}
+    c2.update_blob_states(chunks("w", np.zeros((2, 3)), -1)[0], states, "w")
+    given: list[tuple[Any, Any]] = [([2, 3], "float64"), (np.array([2, 3]), np.float64)]
+    for shape, dtype in given:
+        info = TensorInfo(shape, dtype)
+        assert info == TensorInfo((2, 3), dtypes.FLOAT64)
+        c2.validate_blob_states(states, {"w": info})
+
+
+def test_a_blob_state_begins_empty() -> None:
+    state = BlobState()
+    assert (state.total_size, state.current_size, state.is_tensor) == (0, 0, False)
+    assert (state.shape, state.dtype, state.device, state.complete) == (None, None, Device(), True)
+    c2.validate_blob_states({"w": state})
+    with pytest.raises(CorruptError, match="2 of 6 elements"):
+        c2.validate_blob_states({"w": BlobState(6, 2, True)})
+    with pytest.raises(ArgumentError, match="nothing was read"):
+        _ = state.last
+
+
+def test_preparing_in_a_child_resets_the_blob_of_the_parent() -> None:
+    ws = Workspace()
+    ws.feed("w", b"old")
+    child = ws.child()
+    c2.prepare_blob(child, {}, "w")
+    assert ws.fetch("w") is None
+    first, second = chunks("w", np.arange(4), 2)
+    assembly = Assembly()
+    assert not c2.process_blob(child, first, assembly, "w")
+    assert c2.process_blob(child, second, assembly, "w")
+    assert ws.fetch("w").tolist() == [0, 1, 2, 3]
+    assert child.local_blobs() == []
+
+
+def test_records_of_any_kind_are_extracted(tmp_path: Path) -> None:
+    c2.save({"a": b"1", "b": b"2"}, tmp_path / "x.minidb")
+    with c2.create_db("minidb", tmp_path / "x.minidb") as db:
+        assert {name: blob.value for name, blob in c2.extract(db).items()} == {"a": b"1", "b": b"2"}
+    pairs = [(name, c2.serialize_blob(name, name)) for name in "ab"]
+    assert list(c2.extract(pairs)) == ["a", "b"]
+    assert list(c2.extract_from(dict(pairs).items(), ["b"])) == ["b"]
+    with pytest.raises(MissingError, match=r"^records: there is no blob 'c'"):
+        c2.extract(pairs, ["c"])
+    with pytest.raises(ArgumentError, match="extract_from"):
+        c2.extract_all(pairs, names=["a"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits", "fits_not"),
+    [
+        ("conv[[:digit:]]+", "conv12", "conv"),
+        ("[[:alpha:]_]+", "a_B", "a1"),
+        ("[^[:space:][:punct:]]+", "a1", "a-1"),
+        ("[[:xdigit:]]{2,3}", "aF1", "ag"),
+        ("[a[]+", "a[[", "a]"),
+        ("[a&&b]+", "a&b", "c"),
+        ("a[*+]+b{1}c{2,}?", "a+*bcc", "abc"),
+        (r"[\]\-a]+", "]-a", "b"),
+        (r"a\+b(?:c|d)*(?!x).?", "a+bcd", "aab"),
+        (r"\d+\x41\w", "12Ab", "12B"),
+    ],
+)
+def test_patterns_are_those_of_ecmascript(
+    pattern: str, fits: str, fits_not: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    rows = c2.serialization_options({"blob_name_regex": pattern, "chunk_size": 7})
+    assert c2.get_blob_options(fits, rows).chunk_size == 7
+    assert c2.get_blob_options(fits_not, rows).chunk_size == 1_000_000
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(r"w\Z", r"\Aw", r"\a", "(?i)w", "(?P<n>w)", "(?<=a)w", "(?#x)w", "(?>w)", "w*+", "w++"),
+        *("w?+", "w{2}+", "w{,3}", "w{x", "[]w]", "[^]w]", "[[:nothing:]]", "[[.a.]]", "[a--b]"),
+        *("w(", "[w", "w**", "é(?u)"),
+    ],
+)
+def test_patterns_that_python_reads_otherwise_are_refused(
+    pattern: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    rows = c2.serialization_options({"blob_name_regex": pattern})
+    with pytest.raises(ArgumentError, match="blob_name_regex"):
+        c2.get_blob_options("w", rows)
+    assert not recwarn.list

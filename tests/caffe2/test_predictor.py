@@ -223,3 +223,9 @@ def test_files_of_caffe2s_checkpoint_manager_load(epoch: int) -> None:
     listed = [name.decode() for name in ws.fetch("blob_names")]
     ws.run(create_operator("Load", [], listed, keep_device=1, **database))
     assert sorted(ws.blobs()) == sorted(listed)
+
+
+def test_a_plain_database_is_no_predictor_export(tmp_path: Path) -> None:
+    save({"w": np.zeros(2)}, tmp_path / "x.minidb")
+    with pytest.raises(MissingError, match=r"no predictor export.*caffe2\.load"):
+        load_predictor(tmp_path / "x.minidb")

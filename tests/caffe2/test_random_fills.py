@@ -10,6 +10,7 @@ import pytest
 from tests.caffe2.filling import fill, float32, int32, int64, same
 
 from tensorkeep.caffe2 import Workspace, create_operator
+from tensorkeep.errors import ArgumentError
 
 # Made by Caffe2 itself: type, seed, arguments, element type, start of the SHA-256, first values.
 DRAWN = [
@@ -131,3 +132,66 @@ def test_a_block_of_random_numbers_goes_on_where_the_last_one_ended() -> None:
     first, second = (words & 0xFFFFFF)[2:] / 2**24
     expected = np.sqrt(-2 * np.log(1 - second)) * np.cos(2 * np.pi * first)
     assert whole[-2] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("seed", "arguments", "dtype", "values"),
+    [
+        (1, {"shape": [5], "min": 0, "max": 9}, "i4", [5, 9, 4, 8, 3]),
+        (7, {"shape": [10], "min": 0, "max": 9}, "i4", [5, 2, 1, 6, 3, 7, 9, 8, 0, 4]),
+        (3, {"shape": [2, 3], "min": -5, "max": 100}, "i4", [[59, 23, 58], [12, 9, 21]]),
+        (5, {"shape": [6], "min": 0, "max": 9, "dtype": 10}, "i8", [1, 4, 7, 5, 6, 0]),
+        (5, {"shape": [], "min": 0, "max": 9}, "i4", 1),
+        (
+            5,
+            {"shape": [4], "min": 2**40, "max": 2**40 + 50, "dtype": 10},
+            "i8",
+            [1099511627823, 1099511627794, 1099511627783, 1099511627800],
+        ),
+        (
+            5,
+            {"shape": [4], "min": 0, "max": 2**35, "dtype": 10},
+            "i8",
+            [13002717026, 33167826112, 27221060346, 3713508759],
+        ),
+    ],
+)
+def test_unique_numbers_are_those_of_caffe2(
+    seed: int, arguments: dict[str, Any], dtype: str, values: Any
+) -> None:
+    same(fill("UniqueUniformFill", seed=seed, **arguments), dtype, values)
+
+
+def test_unique_numbers_leave_out_those_of_an_input() -> None:
+    given: dict[str, Any] = {"min": 0, "max": 9, "input_as_shape": 1}
+    type = "UniqueUniformFill"
+    found = fill(type, int64(6), int32(1, 2, 3), seed=5, **given)
+    same(found, "i4", [4, 7, 5, 6, 0, 8])
+    found = fill(type, int64(6), int64(1, 2, 3), seed=5, dtype=10, **given)
+    same(found, "i8", [4, 7, 5, 6, 0, 8])
+    found = fill(type, int64(7), int32(100, 200), seed=5, **given)
+    same(found, "i4", [1, 4, 7, 5, 6, 0, 2])
+    with pytest.raises(ArgumentError, match="leaves 8"):  # as Caffe2 counts
+        fill(type, int64(9), int32(100, 200), **given)
+    for wrong in (int64(1), int32(1, 1)):
+        with pytest.raises(ArgumentError, match="without repeats"):
+            fill(type, int64(3), wrong, **given)
+    every = fill(type, shape=[3000], min=1, max=3000)
+    assert sorted(every.tolist()) == list(range(1, 3001))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"max": 9}, "needs the argument 'min'"),
+        ({"min": 0}, "needs the argument 'max'"),
+        ({"min": 5, "max": 5}, "not above"),
+        ({"min": 0, "max": 1.5}, "an integer is expected"),
+        ({"min": 0, "max": 2**40}, "does not fit int32"),
+        ({"min": 0, "max": 9, "dtype": 1}, "dtype 1"),
+        ({"min": 0, "max": 1, "shape": [3]}, "leaves 2"),
+    ],
+)
+def test_unique_numbers_need_sound_bounds(arguments: dict[str, Any], match: str) -> None:
+    with pytest.raises(ArgumentError, match=match):
+        fill("UniqueUniformFill", **{"shape": [1], **arguments})

@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 from tests.caffe2.golden_cases import DATA
 
-from tensorkeep.caffe2 import DBReader, Workspace, create_operator, extract, load, save
+from tensorkeep.caffe2 import (
+    DBReader,
+    Workspace,
+    create_operator,
+    extract,
+    load,
+    save,
+    serialize_blob,
+)
 from tensorkeep.errors import ArgumentError, CorruptError, MissingError
 from tensorkeep.message import Message
-from tensorkeep.wire.caffe2.schema import TENSORS
+from tensorkeep.wire.caffe2.schema import BLOB, TENSORS
 
 ENTRIES = json.loads((DATA / "MANIFEST.json").read_text())["entries"]
 RUNS = [run for entry in ENTRIES if entry["file"] == "tensorprotos.minidb" for run in entry["runs"]]
@@ -136,7 +144,6 @@ def test_create_db_ignores_the_root_folder(path: Path, monkeypatch: pytest.Monke
     ws = Workspace("/elsewhere")
     ws.run(create_operator("CreateDB", [], ["rd"], db=path.name, db_type="minidb"))
     assert ws.fetch("rd").read()[0] == "r0"
-    assert ws.run(create_operator("CreateDB", db=path.name, db_type="minidb"))
     with pytest.raises(ArgumentError, match="nosuchdb"):
         ws.run(create_operator("CreateDB", [], ["rd"], db=path.name, db_type="nosuchdb"))
     with pytest.raises(MissingError):
@@ -195,3 +202,16 @@ def test_a_sorted_database_is_read_from_a_key(tmp_path: Path) -> None:
     reader = DBReader("lmdb", str(path), key="b")
     assert reader.state.key == "b#%0"
     assert DBReader.of(reader.state).read()[0] == "b#%0"
+
+
+def test_a_saved_reader_has_the_name_it_is_saved_as(path: Path, tmp_path: Path) -> None:
+    ws = Workspace()
+    ws.run(create_operator("CreateDB", [], ["rd"], db=str(path), db_type="minidb"))
+    save({"kept": ws.blob("rd")}, tmp_path / "r.minidb")
+    saved = extract(tmp_path / "r.minidb")["kept"]
+    assert saved.value.name == "kept"
+    save({"again": saved}, tmp_path / "s.minidb", blob_name_overrides=["other"])
+    assert extract(tmp_path / "s.minidb")["other"].value.name == "other"
+    message = Message.parse(BLOB, serialize_blob("bare", ws.blob("rd")))
+    # As Caffe2 writes it: its DBReaderProto begins with the name.
+    assert message.content.startswith(b"\n\x04bare\x12")

@@ -16,9 +16,12 @@ from tensorkeep.caffe2 import (
     extract,
     load,
     save,
+    save_predictor,
     serialization_options,
 )
 from tensorkeep.errors import ArgumentError, MissingError, StoreError, UnsupportedError
+from tensorkeep.message import Message
+from tensorkeep.wire.caffe2.schema import NET
 
 ENTRIES = json.loads((DATA / "MANIFEST.json").read_text())["entries"]
 
@@ -183,3 +186,37 @@ def test_protodb_holds_no_blobs(tmp_path: Path) -> None:
     with pytest.raises((UnsupportedError, ArgumentError)):
         save({"w": np.arange(3)}, tmp_path / "x.protodb", "protodb")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"chunk_sze": 3}, r"no argument 'chunk_sze'. It takes .*chunk_size"),
+        ({"db": "elsewhere"}, "no argument 'db'"),
+        ({"chunk_size": "3"}, "an integer is expected"),
+        ({"chunk_size": 3.0}, "an integer is expected"),
+        ({"chunk_size": True}, "an integer is expected"),
+    ],
+)
+def test_arguments_that_save_would_ignore(
+    given: dict[str, Any], match: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ArgumentError, match=match):
+        save({"w": np.arange(4)}, tmp_path / "x.minidb", **given)
+    with pytest.raises(ArgumentError, match=match):
+        save_predictor(tmp_path / "x.minidb", Message(NET), {}, [], [], {}, **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_of_save(tmp_path: Path) -> None:
+    path = tmp_path / "x.minidb"
+    save({"w": np.arange(4.0, dtype=np.float32)}, path, save_options=SaveOptions(bfloat16=True))
+    small = path.stat().st_size
+    save({"w": np.arange(4.0, dtype=np.float32)}, path)
+    assert path.stat().st_size > small
+    assert load(path)["w"].tolist() == [0, 1, 2, 3]
+
+
+def test_there_is_nothing_to_save(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="nothing to save"):
+        save({}, tmp_path / "x.minidb")

@@ -7,7 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tensorkeep.caffe2 import Blob, Device, Workspace, create_operator
+from tensorkeep.caffe2 import Blob, Device, Workspace, create_operator, run_net, save
+from tensorkeep.caffe2.compat import caffe2_pb2, core
 from tensorkeep.errors import ArgumentError, CorruptError, MissingError, UnsupportedError
 from tensorkeep.message import Message
 from tensorkeep.tensor import Tensor
@@ -268,7 +269,7 @@ def test_nothing_of_a_bad_net_runs(tmp_path: Path) -> None:
     later = create_operator("Save", ["y"], db="y.minidb", db_type="minidb")
     with pytest.raises(MissingError, match=r"'example'.*'y'"):
         ws.run_net(net_of(save, later))
-    with pytest.raises(ArgumentError, match="NetDef is needed, not a OperatorDef"):
+    with pytest.raises(ArgumentError, match="NetDef is needed, not OperatorDef"):
         ws.run_net(Message(OPERATOR))
     assert list(tmp_path.iterdir()) == []
 
@@ -288,3 +289,89 @@ def test_the_strictness_of_one_run(tmp_path: Path) -> None:
     assert ws.run_net(net_of(load), strict=False)
     ws.strict = False
     assert ws.run(load)
+
+
+@pytest.mark.parametrize("size", [3, 100_000])
+def test_a_reader_gives_what_the_file_holds(size: int, tmp_path: Path) -> None:
+    ws = Workspace()
+    stored = np.arange(size, dtype=np.float32)
+    save({"w": stored, "end": b""}, tmp_path / "x.minidb")
+    path = str(tmp_path / "x.minidb")
+    ws.run(create_operator("CreateDB", [], ["reader"], db=path, db_type="minidb"))
+    load = create_operator("Load", ["reader"], ["w"])
+    kept = []
+    for number in range(3):
+        ws.run(load)
+        array = ws.fetch("w")
+        assert np.array_equal(array, stored)
+        array[:] = -number
+        kept.append(array)
+        ws.blob("reader").value.rewind()
+    assert [set(array.tolist()) for array in kept] == [{0.0}, {-1.0}, {-2.0}]
+
+
+def test_workspaces_that_share_a_tensor_share_no_arrays(tmp_path: Path) -> None:
+    stored = np.arange(100_000, dtype=np.float32)
+    save({"w": stored}, tmp_path / "x.minidb")
+    ws, other = Workspace(), Workspace()
+    ws.run(create_operator("Load", [], ["w"], **arguments_for(tmp_path / "x.minidb")))
+    other.feed("by blob", ws.blob("w"))
+    other.feed("by tensor", ws.blob("w").value)
+    child = ws.child()
+    child._blobs["w"] = ws.blob("w")
+    arrays = [ws.fetch("w"), child.fetch("w"), other.fetch("by blob"), other.fetch("by tensor")]
+    for number, array in enumerate(arrays):
+        assert np.array_equal(array, stored)
+        array[:] = number
+    assert [array[-1] for array in arrays] == [0, 1, 2, 3]
+
+
+def test_names_and_blobs_are_checked_at_once() -> None:
+    ws = Workspace()
+    wrong: Any = 3
+    names: list[Any] = [3, b"x", None]
+    for name in names:
+        with pytest.raises(ArgumentError, match="name of a blob is text"):
+            ws.feed(name, np.zeros(2))
+    with pytest.raises(ArgumentError, match=r"'j' is set to a int.*Use feed"):
+        ws.set("j", wrong)
+    assert ws.blobs() == []
+
+
+def test_what_an_operator_leaves_open_is_as_in_its_net() -> None:
+    ws = Workspace()
+    fill = create_operator("UniformFill", [], ["a"], shape=[3])
+    fill.make("device_option", random_seed=7)
+    net = net_of(fill, device=Device(1, 3))
+    assert ws.run_net(net)
+    assert ws.blob("a").device == Device(1, 3)
+    other = net_of(create_operator("UniformFill", [], ["b"], shape=[3]))
+    other.make("device_option", random_seed=7)
+    assert run_net(ws, other)
+    assert ws.fetch("a").tolist() == ws.fetch("b").tolist()
+
+
+def test_a_net_writes_the_outputs_it_declares() -> None:
+    ws = Workspace()
+    net = net_of(create_operator("ConstantFill", [], ["a"]))
+    net.external_output = ["a", "z"]
+    for run in (ws.run_net, lambda one: run_net(ws, one)):
+        with pytest.raises(ArgumentError, match="'z'"):
+            run(net)
+    assert ws.blobs() == []
+
+
+def test_messages_of_compat_run() -> None:
+    ws = Workspace()
+    operator: Any = core.CreateOperator("ConstantFill", [], "a", shape=[2])
+    net = caffe2_pb2.NetDef()
+    net.op.append(core.CreateOperator("ConstantFill", [], "b", shape=[2]))
+    wrapped: Any = net
+    assert ws.run(operator)
+    assert ws.run_net(wrapped)
+    assert run_net(ws, wrapped)
+    assert ws.blobs() == ["a", "b"]
+    with pytest.raises(ArgumentError, match=r"OperatorDef is needed.*create_operator"):
+        ws.run(wrapped)
+    with pytest.raises(ArgumentError, match=r"NetDef is needed.*read_net"):
+        ws.run_net(operator)

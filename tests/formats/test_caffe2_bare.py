@@ -19,7 +19,7 @@ from tensorkeep.message import Message
 from tensorkeep.store import Location
 from tensorkeep.stores.memory import MemoryStore
 from tensorkeep.testing import assert_equal_states
-from tensorkeep.wire.caffe2.schema import TENSOR, TENSORS
+from tensorkeep.wire.caffe2.schema import BLOB, TENSOR, TENSORS
 
 DATA = Path(__file__).parents[1] / "data" / "caffe2"
 BLOBS = sorted(DATA.glob("serialize_blob_*.blobproto"))
@@ -187,3 +187,77 @@ def test_damaged_messages_load_or_raise_our_errors(cut: int, flip: int, file: Pa
         tk.load(at(bytes(data)))
     except TensorKeepError:
         return
+
+
+def test_a_tensor_without_a_name_keeps_none() -> None:
+    values = {"": np.ones(2, np.float32), "a": np.zeros(2, np.float32)}
+    for suffix in (".blobproto", ".tensorprotos"):
+        location = Location(MemoryStore(), f"a{suffix}")
+        tk.save(values, location)
+        assert_equal_states(tk.load(location), values)
+        with pytest.raises(LossError, match="without a name"):
+            tk.save(values, location, plain=True)
+    for suffix in (".blobproto", ".tensorproto", ".tensorprotos"):
+        location = Location(MemoryStore(), f"a{suffix}")
+        tk.save({"": values[""]}, location)
+        assert list(tk.load(location)) == [""]
+    location = Location(MemoryStore(), "a.blobproto")
+    tk.save({"": values[""]}, location, plain=True)
+    assert list(tk.load(location)) == [""]
+
+
+@pytest.mark.parametrize(
+    ("key", "count", "expected"),
+    [
+        ("a.blobproto", 1, "is_blob"),
+        ("a.blobproto", 2, "is_tensors"),
+        ("a.tensorproto", 1, "is_tensor"),
+        ("a.tensorprotos", 1, "is_tensors"),
+        ("a.tensorprotos", 2, "is_tensors"),
+        ("a.protodb", 1, "is_tensors"),
+    ],
+)
+def test_the_ending_says_which_message_is_written(key: str, count: int, expected: str) -> None:
+    values = {name: np.arange(3, dtype=np.int64) for name in "wb"[:count]}
+    store = MemoryStore()
+    tk.save(values, Location(store, key), plain=True)
+    assert told(store.data[key]) == [expected]
+    assert_equal_states(tk.load(Location(store, key)), values)
+    tk.save(values, Location(store, key))
+    assert_equal_states(tk.load(Location(store, key)), values)
+
+
+def test_a_tensor_proto_holds_one_tensor() -> None:
+    location = Location(MemoryStore(), "a.tensorproto")
+    with pytest.raises(ArgumentError, match="one tensor, not 2"):
+        tk.save({"a": np.ones(2), "b": np.ones(2)}, location)
+
+
+@pytest.mark.parametrize("key", ["a.blobproto", "a.tensorprotos", "a.init_net.pb"])
+def test_blobs_beside_others_go_as_their_tensors(key: str) -> None:
+    values: dict[str, Any] = {
+        "q": np.arange(3, dtype=np.uint8),
+        "i": np.arange(3, dtype=np.int64),
+        "n": np.array([Message(BLOB, name="", type="std::string", content=b"x").encode().decode()]),
+    }
+    kinds = {"q": "Int8TensorCPU", "i": "std::unique_ptr<caffe2::IndexBase>", "n": "Tensor"}
+    details = {
+        "q": {"scale": 0.5, "zero_point": 3},
+        "i": {"max_elements": 9, "frozen": True},
+        "n": {"elements": "blobs"},
+    }
+    metadata: Any = {"caffe2": {"types": kinds, "details": details}}
+    location = Location(MemoryStore(), key)
+    tk.save(values, location, metadata=metadata)
+    with tk.open(location) as state:
+        assert state.metadata == metadata
+        assert_equal_states(
+            {name: state[name].numpy() for name in "qi"}, {n: values[n] for n in "qi"}
+        )
+        assert state["n"].numpy().tolist() == values["n"].tolist()
+
+
+def test_a_name_and_an_unknown_word_are_no_blob() -> None:
+    assert told(Message(BLOB, name="a", type="hello").encode()) == []
+    assert told(Message(BLOB, name="a", type="hello", content=b"").encode()) == ["is_blob"]
+    assert told(Message(BLOB, name="a", type="std::unique_ptr<std::mutex>").encode()) == ["is_blob"]

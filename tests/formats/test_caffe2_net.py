@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -407,3 +409,53 @@ def test_onnx_and_its_like_are_named() -> None:
     ):
         with pytest.raises(UnsupportedError, match=name):
             tk.open(at(data, "model.pb"))
+
+
+def test_a_huge_fill_of_text_is_made_when_it_is_read() -> None:
+    shape, value = [100_000], b"t" * 200
+    net = Message(NET, op=[fill("ConstantFill", shape=shape, value=value, dtype="STRING")])
+    tracemalloc.start()
+    try:
+        with tk.open(at(net.encode())) as state:
+            assert tracemalloc.get_traced_memory()[1] < 4 << 20
+            assert state["y"][99_998:].tolist() == [value.decode()] * 2
+            assert state["y"][7] == value.decode()
+    finally:
+        tracemalloc.stop()
+    huge = fill("ConstantFill", shape=[20_000_000], value=b"", dtype="STRING")
+    with tk.open(at(Message(NET, op=[huge]).encode())) as state:  # a gigabyte of objects
+        assert state.metadata["caffe2"]["not_made"] == {"y": "ConstantFill"}  # type: ignore[index, call-overload]
+
+
+@pytest.mark.parametrize("value", [b"", b"ab", "ü".encode()])
+@pytest.mark.parametrize("shape", [[], [0], [2, 3]])
+def test_a_fill_of_text_is_as_packed(value: bytes, shape: list[int]) -> None:
+    tensor = read_fill(fill("ConstantFill", shape=shape, value=value, dtype="STRING")).value
+    expected = dtypes.pack_strings([value] * tensor.size)
+    assert bytes(tensor.read()) == expected
+    for start in range(len(expected)):
+        assert tensor.source.read(start, start + 1) == expected[start : start + 1]
+        assert tensor.source.read(start, len(expected)) == expected[start:]
+
+
+def test_a_float16_that_is_too_large_is_infinite() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = read_fill(fill("Float16ConstantFill", shape=[1], value=1e30)).value.numpy()
+    assert made.tolist() == [np.inf]
+
+
+def test_nothing_is_no_plain_net() -> None:
+    for key in ("init_net.pb", "init_net.pbtxt"):
+        with pytest.raises(ArgumentError, match="nothing to save"):
+            saved({}, key, plain=True)
+
+
+@pytest.mark.parametrize("key", ["x_init_net.pb", "x.init_net.pb", "X_Init_Net.pbtxt"])
+def test_a_name_may_stand_before_the_ending(key: str) -> None:
+    data = saved({"w": np.ones(2, np.float32)}, key)
+    assert tk.open(at(data)).format == "caffe2-net"
+    with pytest.raises(ArgumentError, match="a predict net holds operators"):
+        saved({"w": np.ones(2, np.float32)}, key.lower().replace("init", "predict"))
+    with pytest.raises(ArgumentError, match="does not tell the format"):
+        saved({"w": np.ones(2, np.float32)}, "xinit_net.pb")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.stores.engines import (
 
 from tensorkeep import errors
 from tensorkeep.database import Mode, key_bytes, key_text, staging
+from tensorkeep.database.engine import SMALL
 
 MODES: tuple[Mode, ...] = ("read", "write", "new")
 
@@ -241,6 +243,19 @@ def test_many_keys_come_page_by_page(kind: Kind, path: Path) -> None:
 
 
 @every_kind
+def test_small_and_large_values_among_each_other(kind: Kind, path: Path) -> None:
+    draw = random.Random(5)
+    sizes = (0, 1, 1000, SMALL - 1, SMALL, SMALL + 1, 100_000, 1 << 20, (1 << 20) + 1)
+    values = {f"k{i:03}": draw.randbytes(draw.choice(sizes)) for i in range(300)}
+    fill(kind, path, **values)
+    assert list(contents(kind, path).items()) == list(values.items())
+    with kind(path) as database:
+        assert [key for key, _ in database.records("k1")] == sorted(values)[100:200]
+        small = next(source for _, source in database.records() if 0 < source.size <= SMALL)
+    assert bytes(small.read(0, 1))  # it came along with its key
+
+
+@every_kind
 def test_keys_that_cannot_be_kept(kind: Kind, path: Path) -> None:
     with kind(path, "write") as database:
         database.put("a", [b"1"])
@@ -345,10 +360,12 @@ def test_wrong_modes_and_options(path: Path) -> None:
 
 
 READ_ONLY = """
-import sys, os, lmdb, plyvel, rocksdict, numpy.testing
+import sys, os, importlib, numpy.testing
 from tensorkeep.stores import DATABASES
 from tensorkeep.errors import TensorKeepError
 kind, path = DATABASES[sys.argv[1]], sys.argv[2]
+libraries = {"leveldb": "plyvel", "lmdb": "lmdb", "rocksdb": "rocksdict", "sqlite": "sqlite3"}
+importlib.import_module(libraries[sys.argv[1]])  # which others may not read
 os.setgid(65534)
 os.setuid(65534)
 with kind(path) as database:

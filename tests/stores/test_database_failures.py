@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from weakref import ref
 
 import pytest
 from tests.stores.engines import Kind, contents, every_kind, files, fill, output, python
 
 from tensorkeep import errors
 from tensorkeep.database import Mode
+from tensorkeep.database.engine import RecordSource, Snapshot
 
 
 @pytest.fixture
@@ -109,6 +111,107 @@ def test_readers_and_writers_in_threads(kind: Kind, path: Path) -> None:
         for task in writing:
             task.result()
     assert contents(kind, path) == {f"k{i}": (b"3" if i < 4 else b"0") * 20_000 for i in range(8)}
+
+
+@every_kind
+@pytest.mark.parametrize("writers", [0, 2])
+def test_many_that_live_shortly(kind: Kind, writers: int, path: Path) -> None:
+    """No thread finds an engine that another one is closing, or files that it is removing."""
+    fill(kind, path, small=b"1", large=b"2" * 10_000)
+
+    def use(i: int) -> None:
+        mode: Mode = "write" if i < writers else "read"
+        for step in range(120):
+            with kind(path, mode) as database:
+                assert database.get("large").size == 10_000
+                if mode == "write" and step % 4 == 0:
+                    database.put(f"k{i}", [b"3" * 3000], durable=False)
+                    database.commit()
+                assert {"small", "large"} <= {key for key, _ in database.records()}
+
+    with ThreadPoolExecutor(5) as pool:
+        for _ in pool.map(use, range(5)):
+            pass
+    assert len(contents(kind, path)) == 2 + writers
+
+
+@every_kind
+def test_the_last_one_closes_the_engine(kind: Kind, path: Path) -> None:
+    """At that moment, though something still refers to it."""
+    fill(kind, path, a=b"1" * 10_000)
+    one, other = kind(path, "write"), kind(path, "write")
+    engine = one._opened
+    assert engine is not None
+    assert other._opened is engine
+    list(one.records())
+    one.close()
+    assert not engine.closed
+    other.put("b", [b"2"])
+    other.commit()
+    other.close()
+    assert engine.closed
+    with pytest.raises(errors.ClosedError):
+        engine.snapshot()
+    assert sorted(contents(kind, path)) == ["a", "b"]
+
+
+@every_kind
+def test_what_a_library_says_of_closed_ones(kind: Kind, path: Path) -> None:
+    fill(kind, path, a=b"1" * 10_000)
+    database = kind(path, "write")
+    engine = database._opened
+    assert engine is not None
+    database.put("b", [b"2"])
+    engine.handle.close()  # behind the back of the database
+    with pytest.raises(errors.ClosedError) as failure:
+        database.get("a")
+    assert failure.value.where == str(path)
+    with pytest.raises(errors.ClosedError):
+        database.commit()
+
+
+@every_kind
+def test_sources_that_outlive_their_database(kind: Kind, path: Path) -> None:
+    fill(kind, path, a=b"1" * 10_000)
+    with kind(path) as database:
+        source = database.get("a")
+    assert isinstance(source, RecordSource)
+    assert isinstance(source._origin, Snapshot)
+    engine = ref(source._origin.engine)
+    assert not source._origin.engine.closed
+    assert bytes(source.read(9_999, 10_000)) == b"1"
+    del source
+    assert engine() is None
+
+
+FORK = """
+import gc, os, sys, tempfile, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: forking with threads
+from tensorkeep.stores import DATABASES
+kind, path, tempfile.tempdir = DATABASES[sys.argv[1]], sys.argv[2], sys.argv[3]
+database = kind(path)
+before = os.listdir(sys.argv[3])
+source = database.get("a")
+child = os.fork()
+if not child:
+    del source
+    database.close()
+    del database
+    gc.collect()
+    os._exit(0)
+print(os.waitpid(child, 0)[1], os.listdir(sys.argv[3]) == before)
+print(bytes(source.read(0, 3)), database.get("a").size)
+"""
+
+
+@every_kind
+def test_a_child_closes_nothing_of_its_parent(kind: Kind, path: Path) -> None:
+    fill(kind, path, a=b"1" * 10_000)
+    scratch = path.with_name("scratch")
+    scratch.mkdir()
+    said = output(python(FORK, kind.kind, path, scratch))
+    assert said.splitlines() == ["0 True", "b'111' 10000"]
+    assert os.listdir(scratch) == []
 
 
 # --- kills --------------------------------------------------------------------------------------

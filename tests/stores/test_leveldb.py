@@ -7,13 +7,14 @@ import os
 import tempfile
 from pathlib import Path
 
-import plyvel
 import pytest
 from tests.stores.engines import contents, files, fill, python, stop
 
 from tensorkeep import errors
 from tensorkeep.database import Mode
-from tensorkeep.stores.leveldb import LeveldbDatabase
+from tensorkeep.stores.leveldb import LeveldbDatabase, LeveldbEngine
+
+plyvel = pytest.importorskip("plyvel", reason="plyvel has no build for this Python")
 
 
 @pytest.fixture
@@ -92,6 +93,31 @@ def test_a_reader_that_ends_does_not_give_up_the_lock_of_a_writer(path: Path) ->
     assert contents(LeveldbDatabase, path) == {"a": b"1", "b": b"2"}
 
 
+def test_a_writer_of_the_same_process_that_merges_tables(path: Path) -> None:
+    """What a reader has given is still read, though the tables that it opened are gone."""
+    values = {f"k{i:02}": os.urandom(300_000) for i in range(40)}
+    with plyvel.DB(str(path), create_if_missing=True, max_file_size=1 << 20) as other:
+        for key, value in values.items():
+            other.put(key.encode(), value)
+        other.compact_range(start=b"a", stop=b"z")
+    reader = LeveldbDatabase(path)
+    first = reader.get("k00")
+    walk = reader.records()
+    assert next(walk)[0] == "k00"
+    tables = {name for name in os.listdir(path) if name.endswith(".ldb")}
+    assert len(tables) >= 3
+    with LeveldbDatabase(path, "write") as writer:
+        for key in values:
+            writer.put(key, [b"new"])
+        writer.commit()
+        assert isinstance(writer._opened, LeveldbEngine)
+        writer._opened._database.compact_range(start=b"a", stop=b"z")
+        assert not tables & set(os.listdir(path))
+    assert bytes(first.read(0, first.size)) == values["k00"]
+    assert [source.read(0, source.size) for _, source in walk] == list(values.values())[1:]
+    assert bytes(reader.get("k01").read(0, 3)) == b"new"
+
+
 def test_reading_leaves_nothing_behind(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +172,24 @@ def test_tables_that_are_missing(path: Path) -> None:
             (path / name).unlink()
     with pytest.raises(errors.CorruptError):
         contents(LeveldbDatabase, path)
+
+
+def test_tables_that_go_once_it_is_open(path: Path) -> None:
+    """The library takes a table that it does not find for one without keys."""
+    with plyvel.DB(str(path), create_if_missing=True) as other:
+        for i in range(40):
+            other.put(f"k{i:02}".encode(), os.urandom(300_000))
+        other.compact_range(start=b"a", stop=b"z")
+    with LeveldbDatabase(path) as reader:
+        for name in os.listdir(path):
+            if name.endswith(".ldb"):
+                (path / name).unlink()
+        with pytest.raises(errors.CorruptError):
+            reader.get("k30")
+        with pytest.raises(errors.CorruptError):
+            list(reader.keys())
+        with pytest.raises(errors.CorruptError):
+            list(reader.records("k3"))
 
 
 def test_it_is_told_from_rocksdb(path: Path) -> None:

@@ -65,6 +65,41 @@ def test_another_process_that_writes(path: Path) -> None:
     assert contents(RocksdbDatabase, path) == {"a": b"new"}
 
 
+ROTATE = """
+import sys
+from tensorkeep.stores.rocksdb import RocksdbDatabase
+print("ready", flush=True)
+for step in range(1_000_000):
+    with RocksdbDatabase(sys.argv[1], "write") as database:
+        database.put(f"k{step % 7}", [str(step % 10).encode() * 3000])
+        database.commit()
+"""
+
+
+def test_opening_while_another_process_replaces_files(path: Path) -> None:
+    fill(RocksdbDatabase, path, **{f"k{i}": b"0" * 3000 for i in range(7)})
+    child = python(ROTATE, path, wait=False)
+    try:
+        seen = [contents(RocksdbDatabase, path) for _ in range(40)]
+    finally:
+        stop(child)
+    assert all(sorted(found) == [f"k{i}" for i in range(7)] for found in seen)
+    assert all(len(set(value)) == 1 for found in seen for value in found.values())
+    assert seen[0] != seen[-1]
+
+
+def test_files_that_are_removed_once_it_is_open(path: Path) -> None:
+    values = {f"k{i}": os.urandom(2000) for i in range(30)}
+    for key, value in values.items():
+        fill(RocksdbDatabase, path, **{key: value})
+    with RocksdbDatabase(path) as database:
+        for name in os.listdir(path):
+            (path / name).unlink()
+        (path / "IDENTITY").touch()
+        found = {key: bytes(source.read(0, source.size)) for key, source in database.records()}
+    assert found == values
+
+
 DIE = """
 import os, sys
 from tensorkeep.stores.rocksdb import RocksdbDatabase

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Self
 
 from tensorkeep.database import Database, Mode, key_text
@@ -193,7 +194,8 @@ class DB:
 
     def __del__(self) -> None:
         self._empty = False
-        self.close()
+        with suppress(Exception):  # nobody could catch it
+            self.close()
 
 
 def create_db(db_type: str, path: str | os.PathLike[str], mode: Mode = "read") -> DB:
@@ -208,6 +210,11 @@ def create_db(db_type: str, path: str | os.PathLike[str], mode: Mode = "read") -
         ArgumentError: there is no such type or mode.
         MissingError: there is nothing to read.
         StoreError: it cannot be opened.
+
+    >>> import tempfile
+    >>> with create_db("minidb", f"{tempfile.mkdtemp()}/x.minidb", "new") as db:
+    ...     with db.new_transaction() as transaction:
+    ...         transaction.put("key", b"value")
     """
     return DB(open_database(db_type, path, mode))
 

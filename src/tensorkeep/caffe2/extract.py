@@ -7,17 +7,19 @@ load_save_op_util.cc (BuildBlobNameFromDbKey).
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from tensorkeep.caffe2.db import DB
 from tensorkeep.caffe2.paths import recognise
 from tensorkeep.caffe2.places import Place, places_of
 from tensorkeep.caffe2.reader import DBReader
-from tensorkeep.database import Database
+from tensorkeep.database import Database, key_bytes, key_text
 from tensorkeep.dtypes import FLOAT32, DType
 from tensorkeep.errors import ArgumentError, CorruptError, MissingError, TensorKeepError
-from tensorkeep.source import Source
+from tensorkeep.source import MemorySource, Source
 from tensorkeep.stores import open_database
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.caffe2.decode import Part, parse_part
@@ -25,8 +27,10 @@ from tensorkeep.wire.caffe2.sections import count_values
 from tensorkeep.wire.caffe2.states import Assembly, blob_name_of
 from tensorkeep.wire.caffe2.values import TENSOR, Blob, Device
 
+_SKIPPED = 32 << 10  # bytes of records that are passed over before the next one is looked for
+_RECORD = 1 << 10  # what passing over a record costs, as so many bytes
 Records = Iterable[tuple[str, Source]] | Database | DBReader
-Origin = Records | str | os.PathLike[str]
+Origin = Records | Iterable[tuple[str, Source | bytes]] | DB | str | os.PathLike[str]
 
 
 def build_blob_name_from_db_key(
@@ -151,15 +155,25 @@ class Extraction:
         return places_of(records, strict=self.strict)
 
     def _find(self, database: Database, names: Iterable[str]) -> Iterator[tuple[str, Source]]:
-        for name in names:
-            if not name.startswith(self.add_prefix):
-                continue
-            stored = name[len(self.add_prefix) :]
-            for key, source in database.records(stored):
-                if key == stored or key.startswith(f"{stored}#%"):
+        """Give the records of some names in one pass; where many others lie between, it skips."""
+        prefix = self.add_prefix
+        stored = {name[len(prefix) :] for name in names if name.startswith(prefix)}
+        # The keys of a name are the name, and all that start with it and "#%".
+        begins = sorted({key_bytes(name + end) for name in stored for end in ("", "#%")})
+        at = 0
+        while at < len(begins):
+            skipped = 0
+            for key, source in database.records(start=key_text(begins[at])):
+                if _names_one(key, stored):
+                    skipped = 0
                     yield key, source
-                elif key > f"{stored}#%\U0010ffff":
+                    continue
+                skipped += _RECORD + source.size
+                if skipped > _SKIPPED:
+                    at = bisect_right(begins, key_bytes(key))
                     break
+            else:
+                return
 
     def __contains__(self, name: object) -> bool:
         return name in self._whole
@@ -188,6 +202,18 @@ class Extraction:
             with suppress(TensorKeepError):
                 blobs[name] = self.assembly.result(name, partial=True)
         return _placed(blobs, device)
+
+
+def _names_one(key: str, stored: Collection[str]) -> bool:
+    """Say whether a key is one of the names, or one of them with "#%" and more."""
+    if key in stored:
+        return True
+    end = key.rfind("#%")
+    while end >= 0:
+        if key[:end] in stored:
+            return True
+        end = key.rfind("#%", 0, end + 1)
+    return False
 
 
 def _tensor_blob(part: Part) -> Blob:
@@ -220,7 +246,7 @@ def extract(
     """Read blobs of a database: all of them, or those that are named.
 
     Args:
-        records: a path, a database, a DBReader, or pairs of keys and sources.
+        records: a path, a database, a DBReader, or pairs of keys and sources or bytes.
         names: the blobs to read, with the prefixes applied; None for all.
         strip_prefix: what goes from the start of stored names.
         add_prefix: what comes in front of them.
@@ -244,20 +270,48 @@ def extract(
     [3.0, 6.0]
     """
     extraction = Extraction(names, strip_prefix=strip_prefix, add_prefix=add_prefix, strict=strict)
+    if isinstance(records, DB):
+        records = records.database
     if isinstance(records, str | os.PathLike):
         path = os.fspath(records)
         with open_database(recognise(path), path, "read") as database:
             return _run(extraction, database, device, section)
+    if not isinstance(records, Database | DBReader):
+        records = _sources(records)
     return _run(extraction, records, device, section)
 
 
+def _sources(pairs: Iterable[tuple[str, Source | bytes]]) -> Iterator[tuple[str, Source]]:
+    for key, value in pairs:
+        yield key, value if isinstance(value, Source) else MemorySource(value, repr(key))
+
+
 def extract_all(records: Origin, **options: Any) -> dict[str, Blob]:
-    """Read every blob; the options are those of `extract`."""
+    """Read every blob; the options are those of `extract`.
+
+    Raises:
+        ArgumentError: names are given.
+
+    >>> from tensorkeep.caffe2 import serialize_blob
+    >>> extract_all([("s", serialize_blob("s", "text"))])["s"].value
+    b'text'
+    """
+    if "names" in options:
+        raise ArgumentError("every blob is read; names were given", cure="Use extract_from.")
     return extract(records, None, **options)
 
 
 def extract_from(records: Origin, names: Collection[str], **options: Any) -> dict[str, Blob]:
-    """Read the blobs that are named; the options are those of `extract`."""
+    """Read the blobs that are named; the options are those of `extract`.
+
+    >>> from tensorkeep.caffe2 import serialize_blob
+    >>> records = [(name, serialize_blob(name, name)) for name in "abc"]
+    >>> list(extract_from(records, ["b"], add_prefix="new/"))
+    Traceback (most recent call last):
+    tensorkeep.errors.MissingError: records: there is no blob 'b'
+    >>> list(extract_from(records, ["new/b"], add_prefix="new/"))
+    ['new/b']
+    """
     return extract(records, names, **options)
 
 
@@ -267,7 +321,9 @@ def _run(
     device: Device | None,
     section: Mapping[str, Any] | None,
 ) -> dict[str, Blob]:
-    where = records.where if isinstance(records, Database) else str(records)
+    where = "records"
+    if isinstance(records, Database | DBReader):
+        where = records.where if isinstance(records, Database) else records.source
     extraction.take(records, where)
     extraction.validate()
     blobs = extraction.blobs(device)

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from tensorkeep.caffe2.operator import create_operator
+from tensorkeep.caffe2.operators.save import check_options
 from tensorkeep.caffe2.paths import recognise
+from tensorkeep.caffe2.reader import storable
 from tensorkeep.caffe2.workspace import Workspace, blob_of
+from tensorkeep.errors import ArgumentError
 from tensorkeep.source import MemorySource
 from tensorkeep.wire.caffe2.decode import parse_part
 from tensorkeep.wire.caffe2.encode import join_blob
@@ -61,6 +64,7 @@ def save(
     *,
     strict: bool = True,
     durable: bool = True,
+    save_options: SaveOptions = DEFAULT,
     **arguments: Any,
 ) -> None:
     """Write blobs into a new database.
@@ -71,13 +75,25 @@ def save(
         db_type: the type of the database.
         strict: refuse what could not be read back.
         durable: have it on the disk, not only in the page cache, when this returns.
-        arguments: of Save, such as chunk_size, options or strip_prefix.
+        save_options: how each tensor is written, unless `arguments` says otherwise.
+        arguments: of Save: chunk_size, options, strip_prefix, blob_name_overrides, db_options.
 
     Raises:
+        ArgumentError: there is nothing to save, or Save takes no such argument.
         UnsupportedError: a value that no blob holds.
         StoreError: the database cannot be written; what was there before is unchanged.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> path = f"{tempfile.mkdtemp()}/x.minidb"
+    >>> save({"w": np.arange(4.0), "s": "text"}, path, chunk_size=3)
+    >>> load(path)["s"]
+    b'text'
     """
-    workspace = Workspace(strict=strict, durable=durable)
+    if not blobs:
+        raise ArgumentError("there is nothing to save", where=os.fspath(path))
+    check_options(arguments)
+    workspace = Workspace(strict=strict, durable=durable, save_options=save_options)
     for name, value in blobs.items():
         workspace.feed(name, value, copy=False)
     given = {"db": os.fspath(path), "db_type": db_type, "absolute_path": 1, **arguments}
@@ -93,7 +109,7 @@ def serialize_blob(name: str, value: Any, options: SaveOptions = DEFAULT) -> byt
     >>> serialize_blob("s", "hi")
     b'\n\x01s\x12\x0bstd::string"\x02hi'
     """
-    return join_blob(name, blob_of(value), options)
+    return join_blob(name, storable(name, blob_of(value)), options)
 
 
 def deserialize_blob(data: bytes) -> Blob:

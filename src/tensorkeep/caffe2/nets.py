@@ -10,15 +10,16 @@ Facts: caffe2/python/predictor/mobile_exporter.py, caffe2/core/net.cc and net_si
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tensorkeep import dtypes
-from tensorkeep.caffe2.operator import OPERATORS, create_operator
+from tensorkeep.caffe2.operator import OPERATORS, check_message, create_operator
 from tensorkeep.caffe2.workspace import Workspace
 from tensorkeep.errors import ArgumentError, CorruptError, LossError, UnsupportedError
 from tensorkeep.message import Message
@@ -27,7 +28,7 @@ from tensorkeep.store import Location
 from tensorkeep.stores import Target, locate
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.caffe2.fills import FILL_OF
-from tensorkeep.wire.caffe2.schema import DEVICE, NET, OPERATOR
+from tensorkeep.wire.caffe2.schema import NET, OPERATOR
 from tensorkeep.wire.caffe2.values import Int8Tensor
 
 TEXT_SUFFIXES = (".pbtxt", ".prototxt", ".txt")
@@ -74,7 +75,7 @@ def write_net(net: Message, target: Target, *, durable: bool = True) -> None:
     >>> read_net(path).op[0].output
     ['w']
     """
-    _need_net(net)
+    net = check_message(net, NET)
     location = _file(target)
     chunks: Iterable[Any] = net.chunks()
     if location.suffix in TEXT_SUFFIXES:
@@ -98,7 +99,7 @@ def run_net(
 ) -> bool:
     """Run a net of fills, load, save and trivial operators in a workspace.
 
-    An operator without a device_option has the net's, and one without a random_seed the net's.
+    What the device_option of an operator leaves open, the random_seed too, is as in the net's.
 
     Args:
         workspace: where its blobs go.
@@ -119,16 +120,13 @@ def run_net(
     >>> ws.fetch("w").tolist()
     [0.0, 1.0, 2.0]
     """
-    if not isinstance(net, Message):
+    if isinstance(net, str | bytes | os.PathLike | Location):
         net = read_net(net)
-    _need_net(net)
+    net = check_message(net, NET)
     _refuse_computing(net)
-    known = {*net.external_input, *(name for op in net.op for name in op.output)}
-    if lost := [name for name in net.external_output if name not in known]:
-        problem = f"declares the output {lost[0]!r}, which no operator in it writes"
-        raise ArgumentError(problem, where=_called(net))
-    placed = Message(NET, name=net.name, op=list(_placed(net, seed)))
-    return workspace.run_net(placed, strict=strict, durable=durable)
+    if seed is not None:
+        net = _seeded(net, seed)
+    return workspace.run_net(net, strict=strict, durable=durable)
 
 
 def init_net_of(
@@ -222,28 +220,21 @@ def _loss(name: str, tensor: Tensor) -> LossError:
     return LossError(f"no fill of an init net keeps {tensor.dtype} exactly", where=name, cure=cure)
 
 
-def _placed(net: Message, seed: int | None) -> Iterator[Message]:
-    """Give the operators with the device and seed that they run with."""
+def _seeded(net: Message, seed: int) -> Message:
+    """Give a copy of a net whose operators draw with one seed after the other."""
+    seeded, operators = Message(NET), []
+    for field in net:  # shared, not copied: arguments hold the weights
+        seeded[field] = net[field]
     for index, definition in enumerate(net.op):
-        placed = Message(OPERATOR)
-        for field in definition:  # shared, not copied: arguments hold the weights
-            placed[field] = definition[field]
-        option = _option_of(net, definition)
-        if seed is not None:
-            option.random_seed = (seed + index) % 2**32
-        if any(True for _ in option):
-            placed.device_option = option
-        yield placed
-
-
-def _option_of(net: Message, definition: Message) -> Message:
-    given = (definition if "device_option" in definition else net).device_option
-    option = Message(DEVICE)
-    for field in given:
-        option[field] = given[field]
-    if "random_seed" in net.device_option and "random_seed" not in option:
-        option.random_seed = net.device_option.random_seed
-    return option
+        operator = Message(OPERATOR)
+        for field in definition:
+            operator[field] = definition[field]
+        option = definition.device_option.copy()
+        option.random_seed = (seed + index) % 2**32
+        operator.device_option = option
+        operators.append(operator)
+    seeded.op = operators
+    return seeded
 
 
 def _refuse_computing(net: Message) -> None:
@@ -348,14 +339,6 @@ def _check_operators(net: Message, where: str) -> None:
             "is no NetDef: it has none of its fields",
             where=where,
             cure="It is another kind of message, or damaged.",
-        )
-
-
-def _need_net(net: object) -> None:
-    found = net.schema.name if isinstance(net, Message) else type(net).__name__
-    if found != NET.name:
-        raise ArgumentError(
-            f"a NetDef is needed, not a {found}", cure="Read one with read_net(path)."
         )
 
 

@@ -7,6 +7,7 @@ becomes an Argument.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -15,7 +16,7 @@ import numpy as np
 from tensorkeep.caffe2.device import device_of
 from tensorkeep.errors import ArgumentError, MissingError, UnsupportedError
 from tensorkeep.message import Message, Schema
-from tensorkeep.wire.caffe2.schema import ARGUMENT, NET, OPERATOR
+from tensorkeep.wire.caffe2.schema import ARGUMENT, BLOB, NET, OPERATOR
 from tensorkeep.wire.caffe2.values import Blob, Device
 
 if TYPE_CHECKING:
@@ -239,37 +240,47 @@ def operator_of(
     Raises:
         UnsupportedError: no operator has this type.
     """
-    check_type(definition)
+    definition = check_type(definition)
     return OPERATORS[definition.type](definition, workspace, strict=strict, durable=durable)
 
 
-def check_type(definition: Message) -> None:
-    """Refuse an OperatorDef that nothing here runs.
+def check_type(definition: object) -> Message:
+    """Give an OperatorDef, unless nothing here runs it.
 
     Raises:
         ArgumentError: it is no OperatorDef.
         UnsupportedError: no operator has its type.
     """
-    check_message(definition, OPERATOR)
+    definition = check_message(definition, OPERATOR)
     if definition.type not in OPERATORS:
         raise UnsupportedError(
             f"no operator of type {definition.type!r} runs here",
             where=describe(definition),
             cure=f"These do: {', '.join(sorted(OPERATORS))}.",
         )
+    return definition
 
 
-def check_message(message: object, schema: Schema) -> None:
-    """Refuse what is not a message of this kind.
+def check_message(given: object, schema: Schema) -> Message:
+    """Give a message of this kind, also of what wraps one, as those of `compat` do.
 
     Raises:
         ArgumentError: it is something else.
     """
+    message = given if isinstance(given, Message) else getattr(given, "message", given)
     if not isinstance(message, Message) or message.schema is not schema:
         raise ArgumentError(
-            f"{schema.name} is needed, not {_called(message)}",
-            cure="Make an OperatorDef with create_operator(...), or parse the message's bytes.",
+            f"a {schema.name} is needed, not {_called(message)}",
+            cure=_MAKERS.get(schema.name, "Parse its bytes with Message.parse."),
         )
+    return message
+
+
+_MAKERS = {
+    OPERATOR.name: "Make one with create_operator(...).",
+    NET.name: "Read one with read_net(path).",
+    BLOB.name: "Make its bytes with serialize_blob(name, value).",
+}
 
 
 def describe(definition: Message) -> str:
@@ -295,19 +306,22 @@ def create_operator(
         outputs: the names of its outputs, likewise.
         name: its own name, for messages.
         device: where it runs and, for Load, where blobs go.
-        arguments: one Argument each: bools and integers as i, floats as f, text and bytes as s,
-            nets as n, other messages as their bytes, lists and arrays likewise; None is left out.
+        arguments: one Argument each: bools and integers as i, floats as f, text, bytes and paths
+            as s, nets as n, other messages as their bytes, lists and arrays likewise; None is
+            left out.
 
     Raises:
-        ArgumentError: a value that no Argument holds.
+        ArgumentError: a value that no Argument holds, or a type or name that is no text.
 
     >>> save = create_operator("Save", ["w"], db="w.minidb", db_type="minidb", chunk_size=2)
     >>> save.type, save.input, save.arg[2].i
     ('Save', ['w'], 2)
     """
+    if not isinstance(type, str):
+        raise ArgumentError(f"the type of an operator is text, not {_called(type)}")
     definition = Message(OPERATOR, type=type)
-    definition.input = [inputs] if isinstance(inputs, str) else list(inputs)
-    definition.output = [outputs] if isinstance(outputs, str) else list(outputs)
+    definition.input = _names("inputs", inputs)
+    definition.output = _names("outputs", outputs)
     if name:
         definition.name = name
     if isinstance(device, Message):
@@ -320,6 +334,14 @@ def create_operator(
         if value is not None:
             definition.add("arg", name=key, **_fields(key, value))
     return definition
+
+
+def _names(what: str, given: Any) -> list[str]:
+    names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    for name in names:
+        if not isinstance(name, str):
+            raise ArgumentError(f"the {what} of an operator are names, not {_called(name)}")
+    return names
 
 
 def create_argument(name: str, value: Any) -> Message:
@@ -357,6 +379,8 @@ def _field(value: Any) -> dict[str, Any] | None:
             return {"s": value.encode("utf-8", "surrogateescape")}
         case bytes():
             return {"s": value}
+        case os.PathLike():
+            return {"s": os.fsencode(value)}
         case Message():
             return {"n": value} if value.schema is NET else {"s": value.encode()}
     return None
@@ -379,6 +403,4 @@ def _list_field(name: str, values: Any) -> dict[str, Any]:
 
 
 def _called(value: object) -> str:
-    if isinstance(value, Message):
-        return f"a {value.schema.name}"
-    return type(value).__name__
+    return value.schema.name if isinstance(value, Message) else type(value).__name__

@@ -66,5 +66,6 @@ def recognise(path: str) -> str:
     raise UnknownFormatError(
         "is no database that is known",
         where=path,
-        cure=f"Give its db_type: one of {', '.join(DATABASES)}.",
+        cure=f"Give its db_type: one of {', '.join(DATABASES)}. What is no database, such as an "
+        "init_net.pb, is read with tensorkeep.load.",
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tensorkeep import dtypes
 from tensorkeep.caffe2.operator import check_message
 from tensorkeep.caffe2.workspace import Workspace
 from tensorkeep.dtypes import DType
@@ -20,22 +21,39 @@ from tensorkeep.source import MemorySource
 from tensorkeep.wire.caffe2.decode import Part, parse_part
 from tensorkeep.wire.caffe2.schema import BLOB
 from tensorkeep.wire.caffe2.states import Assembly, BlobState, update_state
-from tensorkeep.wire.caffe2.values import Device
+from tensorkeep.wire.caffe2.values import UNINITIALIZED, Blob, Device
 
 Proto = Part | Message | bytes
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What is known, or expected, of a tensor before it is read; None is anything."""
+    """What is known, or expected, of a tensor before it is read; None is anything.
+
+    Args:
+        shape: a tuple, or what makes one.
+        dtype: one of this library's; a name or one of NumPy's becomes one.
+        device: where it is said to live.
+
+    >>> TensorInfo([2, 3], "float32").shape
+    (2, 3)
+    """
 
     shape: tuple[int, ...] | None = None
     dtype: DType | None = None
     device: Device | None = None
 
+    def __post_init__(self) -> None:
+        if self.shape is not None:
+            object.__setattr__(self, "shape", tuple(int(axis) for axis in self.shape))
+        if self.dtype is not None:
+            object.__setattr__(self, "dtype", dtypes.dtype(self.dtype))
+
 
 def prepare_blob(workspace: Workspace, states: Mapping[str, BlobState], name: str) -> None:
     """Drop what a blob held before this run, unless the run has read some of it.
+
+    A blob of a parent stays there without a value, since what is read next goes there.
 
     >>> ws = Workspace()
     >>> ws.feed("w", b"old")
@@ -43,8 +61,8 @@ def prepare_blob(workspace: Workspace, states: Mapping[str, BlobState], name: st
     >>> ws.has("w")
     False
     """
-    if name not in states:
-        workspace.remove(name)
+    if name not in states and not workspace.remove(name) and workspace.has(name):
+        workspace.set(name, Blob(UNINITIALIZED, None))
 
 
 def process_blob(workspace: Workspace, proto: Proto, assembly: Assembly, name: str) -> bool:
@@ -112,7 +130,7 @@ def validate_blob_states(
             unit = "elements" if state.is_tensor else "pieces"
             raise CorruptError(
                 f"the blob {name!r} has {state.current_size} of {state.total_size} {unit}",
-                where=state.last.source.where,
+                where=state.where,
                 cure="The file is cut short or lost a record.",
             )
     for name, info in (expected or {}).items():
@@ -128,7 +146,7 @@ def _check_info(name: str, state: BlobState, info: TensorInfo) -> None:
         if wanted is not None and has != wanted:
             raise CorruptError(
                 f"the blob {name!r} has the {what} {has}, where {wanted} is expected",
-                where=state.last.source.where,
+                where=state.where,
             )
 
 
@@ -141,6 +159,5 @@ def part_of(name: str, proto: Proto) -> Part:
     if isinstance(proto, Part):
         return proto
     if isinstance(proto, Message):
-        check_message(proto, BLOB)
-        proto = proto.encode()
+        proto = check_message(proto, BLOB).encode()
     return parse_part(name, MemorySource(proto, "BlobProto"))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tensorkeep.caffe2.operator import create_operator
+from tensorkeep.caffe2.operators.save import check_options
 from tensorkeep.caffe2.paths import recognise
 from tensorkeep.caffe2.workspace import Workspace
 from tensorkeep.errors import ArgumentError, CorruptError, MissingError
@@ -88,7 +89,13 @@ def load_predictor(
     where, workspace = os.fspath(path), Workspace(strict=strict)
     db_type = db_type or recognise(where)
     database: dict[str, Any] = {"db": where, "db_type": db_type, "absolute_path": 1}
-    workspace.run(create_operator("Load", [], [META_NET_DEF], **database))
+    workspace.run(create_operator("Load", [], [META_NET_DEF], allow_incomplete=1, **database))
+    if not workspace.has(META_NET_DEF):
+        raise MissingError(
+            f"is no predictor export: it has no record {META_NET_DEF!r}",
+            where=where,
+            cure="Read it with tensorkeep.caffe2.load.",
+        )
     content = workspace.fetch(META_NET_DEF)
     if not isinstance(content, bytes):
         raise CorruptError(f"{META_NET_DEF!r} is a tensor, not a std::string", where=where)
@@ -149,7 +156,16 @@ def save_predictor(
     Raises:
         ArgumentError: an input that repeats or is a parameter, or one without a shape.
         StoreError: the database cannot be written; what was there before is unchanged.
+
+    >>> import tempfile, numpy as np
+    >>> from tensorkeep.caffe2 import read_net
+    >>> net = read_net(b'op { type: "Relu" input: "x" output: "y" }')
+    >>> path = f"{tempfile.mkdtemp()}/model.minidb"
+    >>> save_predictor(path, net, {}, ["x"], ["y"], {"x": (1, 3), "y": (1, 3)})
+    >>> load_predictor(path).outputs
+    ['y']
     """
+    check_options(arguments)
     _check_names(list(parameters), inputs, outputs, shapes)
     meta = Message(META_NET)
     for part, names in (("PARAMETERS", parameters), ("INPUTS", inputs), ("OUTPUTS", outputs)):

@@ -26,12 +26,14 @@ from tensorkeep.caffe2.operator import register
 from tensorkeep.dtypes import DType, count_of
 from tensorkeep.source import Source
 from tensorkeep.tensor import Tensor
+from tensorkeep.wire.caffe2.elements import CODES, DTYPE_OF
 from tensorkeep.wire.caffe2.values import TENSOR, Blob
 
 Words = npt.NDArray[np.uint32]
 Values = npt.NDArray[Any]
 Transform = Callable[[Words], Values]  # an even number of words to as many values
 
+_UNIQUE = 128  # bytes that a number takes while it is told from the others
 _BLOCK = 1 << 20  # words that are drawn at a time; even, since normal numbers come in pairs
 
 
@@ -43,7 +45,7 @@ class RandomFillOp(FillOp):
     def run(self) -> bool:
         shape, transform = self.distribution(self.shape())
         self.check_size(self.dtype.nbytes(count_of(shape)))
-        source = _Drawn(self._seed(), count_of(shape), self.dtype, transform, self.where)
+        source = _Drawn(seed_of(self), count_of(shape), self.dtype, transform, self.where)
         self.write(0, Blob(TENSOR, Tensor(self.dtype, shape, source), self.device))
         return True
 
@@ -51,9 +53,11 @@ class RandomFillOp(FillOp):
         """Give the shape of the output, and what makes its values of random words."""
         raise NotImplementedError
 
-    def _seed(self) -> int:
-        option = self.definition.device_option
-        return int(option.random_seed) if "random_seed" in option else secrets.randbits(32)
+
+def seed_of(operator: FillOp) -> int:
+    """Give the seed that an operator draws with: its own, or a new one."""
+    option = operator.definition.device_option
+    return int(option.random_seed) if "random_seed" in option else secrets.randbits(32)
 
 
 @register("UniformFill")
@@ -122,6 +126,77 @@ class UniformIntFillOp(UniformFillOp):
         if not -(2**31) <= value < 2**31:
             raise self.problem(f"has the bound {value}, which does not fit int32")
         return value
+
+
+@register("UniqueUniformFill")
+class UniqueUniformFillOp(FillOp):
+    """Draw numbers from `min` up to and with `max` of which no two are the same.
+
+    Arguments beside those of a fill: min, max, dtype (2: int32; 10: int64). The values of a second
+    input, of the same type, are left out.
+
+    Raises:
+        ArgumentError: bounds that are missing or not in order, another dtype, or more numbers than
+            there are.
+    """
+
+    takes = (0, 2)
+
+    def run(self) -> bool:
+        shape, kind = self.shape(), self._dtype()
+        low, high = self._bound("min", kind), self._bound("max", kind)
+        if not low < high:
+            raise self.problem(f"is drawn from {low} up to {high}, which is not above it")
+        count, avoided = count_of(shape), self._avoided(kind)
+        left = high - low + 1 - len(avoided)
+        if count > left:
+            raise self.problem(f"needs {count} numbers, where {low} to {high} leaves {left}")
+        self.check_size(_UNIQUE * count)
+        values = np.array(self._draw(count, low, high, avoided), kind.numpy).reshape(shape)
+        self.write(0, Blob(TENSOR, Tensor.of(values), self.device))
+        return True
+
+    def _dtype(self) -> DType:
+        code = self.arguments.integer("dtype", CODES[dtypes.INT32])
+        kind = DTYPE_OF.get(code)
+        if kind not in (dtypes.INT32, dtypes.INT64):
+            raise self.problem(f"cannot be drawn as dtype {code}; 2 and 10 are int32 and int64")
+        return kind
+
+    def _bound(self, name: str, kind: DType) -> int:
+        if name not in self.arguments:
+            raise self.problem(f"needs the argument {name!r}")
+        value, limits = self.arguments.integer(name), np.iinfo(kind.numpy)
+        if not limits.min <= value <= limits.max:
+            raise self.problem(f"has the bound {value}, which does not fit {kind}")
+        return value
+
+    def _avoided(self, kind: DType) -> set[int]:
+        if len(self.inputs) < 2:
+            return set()
+        tensor = self.tensor(1)
+        values: list[int] = tensor.numpy().reshape(-1).tolist()
+        if tensor.dtype is not kind or len(set(values)) < len(values):
+            raise self.problem(f"avoids {tensor}, where {kind} without repeats is needed")
+        return set(values)
+
+    def _draw(self, count: int, low: int, high: int, seen: set[int]) -> list[int]:
+        generator, span = np.random.RandomState(seed_of(self)), high - low + 1
+        wide = span >= 1 << 32  # of two words each
+        drawn: list[int] = []
+        while len(drawn) < count:
+            size = min(_BLOCK, max(1024, 2 * (count - len(drawn))))
+            words = generator.randint(0, 2**32, size=size, dtype=np.uint32).astype(np.uint64)
+            if wide:
+                words = (words[0::2] << np.uint64(32)) | words[1::2]
+            for value in (words % np.uint64(span)).tolist() if span < 1 << 64 else words.tolist():
+                number = value + low
+                if number not in seen:
+                    seen.add(number)
+                    drawn.append(number)
+                    if len(drawn) == count:
+                        break
+        return drawn
 
 
 @register("XavierFill")
@@ -242,5 +317,5 @@ class _Drawn(Source):
 
 no_gradient(
     *("UniformFill", "UniformIntFill", "XavierFill", "GaussianFill", "MSRAFill"),
-    "Float16UniformFill",
+    *("Float16UniformFill", "UniqueUniformFill"),
 )

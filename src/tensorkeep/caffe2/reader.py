@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tensorkeep.database import Database
 from tensorkeep.errors import ArgumentError, MissingError, TensorKeepError
 from tensorkeep.source import Source
 from tensorkeep.stores import DATABASES, open_database
-from tensorkeep.wire.caffe2.values import DBReaderState
+from tensorkeep.wire.caffe2.values import Blob, DBReaderState
 
 Record = tuple[str, Source]
 
@@ -147,3 +148,17 @@ class DBReader:
     def __repr__(self) -> str:
         place = f"at {self.current[0]!r}" if self.current else "at its end"
         return f"DBReader({self.source!r}, {place})"
+
+
+def storable(name: str, blob: Blob) -> Blob:
+    """Replace a reader by what is saved of it, under the name that it is saved as.
+
+    >>> storable("r", Blob("DBReader", DBReaderState("", "x.minidb", "minidb"))).value.name
+    'r'
+    """
+    value = blob.value
+    if isinstance(value, DBReader):
+        value = value.state
+    if isinstance(value, DBReaderState):
+        return Blob(blob.kind, replace(value, name=name), blob.device)
+    return blob

@@ -24,6 +24,8 @@ class CopyOp(Operator):
     gives = (1, 1)
 
     def run(self) -> bool:
+        if self.inputs == self.outputs and self.type != "StopGradient":
+            raise ArgumentError(f"cannot write its input {self.inputs[0]!r}", where=self.where)
         blob = self.input(0)
         if not isinstance(blob.value, Tensor):
             problem = f"the input {self.inputs[0]!r} is a {blob.kind}, where a Tensor is needed"
@@ -39,8 +41,8 @@ class IterOp(Operator):
     The input, where there is one, is the output itself.
 
     Raises:
-        ArgumentError: the input is another blob; the output holds several numbers, a negative one
-            or the largest.
+        ArgumentError: the input is another blob; the output holds numbers of another type, several
+            of them, a negative one or the largest.
     """
 
     takes = (0, 1)
@@ -55,7 +57,7 @@ class IterOp(Operator):
         name = self.outputs[0]
         before = self.workspace.blob(name).value if self.workspace.has(name) else None
         if not isinstance(before, Tensor) or before.dtype is not dtypes.INT64:
-            if self.inputs:
+            if self.inputs or isinstance(before, Tensor):
                 problem = f"{name!r} is not an int64 tensor, which it counts in"
                 raise ArgumentError(problem, where=self.where)
             before = Tensor.of(np.zeros(1, np.int64))

@@ -19,7 +19,7 @@ from tensorkeep.message import Message
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.caffe2.elements import CODES
 from tensorkeep.wire.caffe2.options import DEFAULT, SaveOptions
-from tensorkeep.wire.caffe2.schema import NET
+from tensorkeep.wire.caffe2.schema import DEVICE, NET, OPERATOR
 from tensorkeep.wire.caffe2.values import Blob, Device
 
 
@@ -53,8 +53,6 @@ class Workspace:
         self.save_options = save_options
         self._parent: Workspace | None = None
         self._blobs: dict[str, Blob] = {}
-        self._lent: dict[int, Tensor] = {}  # those whose private map was handed out, by id
-        self._stale = 0  # how many of them were replaced
 
     def child(self, root_folder: str = ".") -> Workspace:
         """Make a workspace that also sees, and writes to, the blobs of this one.
@@ -92,7 +90,7 @@ class Workspace:
 
         Raises:
             UnsupportedError: an element type that no Caffe2 tensor has, such as complex64.
-            ArgumentError: a value of another type.
+            ArgumentError: a value of another type, or a name that is no text.
         """
         self.set(name, blob_of(value, device, copy=copy))
 
@@ -107,21 +105,7 @@ class Workspace:
             MissingError: there is no such blob.
         """
         value = self.blob(name).value
-        owner = self._owner(name) or self
-        return owner._array(value) if isinstance(value, Tensor) else value
-
-    def _array(self, tensor: Tensor) -> npt.NDArray[Any]:
-        if tensor.dtype is dtypes.STRING:
-            texts = [text.encode("utf-8", "surrogateescape") for text in tensor.numpy().flat]
-            array = np.empty(len(texts), object)
-            array[:] = texts
-            return array.reshape(tensor.shape)
-        if tensor.source.mapped:
-            if id(tensor) in self._lent:  # it must not see what was written to the first array
-                return np.array(tensor.numpy())
-            self._lent[id(tensor)] = tensor
-        data = tensor.source.private(tensor.offset, tensor.offset + tensor.nbytes)
-        return tensor.decode(data, tensor.shape)
+        return _array_of(value) if isinstance(value, Tensor) else value
 
     def blob(self, name: str) -> Blob:
         """Give a blob as it is kept: its kind, its value and its device.
@@ -138,31 +122,25 @@ class Workspace:
         return owner._blobs[name]
 
     def set(self, name: str, blob: Blob) -> None:
-        """Put a blob under a name; one that a parent holds is replaced there."""
+        """Put a blob under a name; one that a parent holds is replaced there.
+
+        Raises:
+            ArgumentError: the name is no text, or the blob no Blob.
+        """
+        if not isinstance(name, str):
+            raise ArgumentError(f"the name of a blob is text, not {type(name).__name__}")
+        if not isinstance(blob, Blob):
+            raise ArgumentError(
+                f"{name!r} is set to a {type(blob).__name__}, where a Blob is needed",
+                cure="Use feed, which makes one of an array, text or bytes.",
+            )
         owner = self._owner(name) if self._parent else self
-        (owner or self)._put({name: blob})
+        (owner or self)._blobs[name] = blob
 
     def update(self, blobs: Mapping[str, Blob]) -> None:
         """Put blobs under their names, as `set` does one."""
-        if self._parent is None:
-            self._put(blobs)
-            return
         for name, blob in blobs.items():
             self.set(name, blob)
-
-    def _put(self, blobs: Mapping[str, Blob]) -> None:
-        if self._lent:
-            before = [self._blobs[name].value for name in blobs if name in self._blobs]
-            self._stale += sum(id(value) in self._lent for value in before)
-        self._blobs.update(blobs)
-        self._release()
-
-    def _release(self) -> None:
-        """Let go of maps that no blob has any more, once they are a good part of those lent."""
-        if self._stale and 8 * self._stale >= len(self._lent):
-            held = {id(blob.value) for blob in self._blobs.values()}
-            self._lent = {key: tensor for key, tensor in self._lent.items() if key in held}
-            self._stale = 0
 
     def has(self, name: str) -> bool:
         """Tell whether this workspace or a parent has a blob."""
@@ -170,11 +148,7 @@ class Workspace:
 
     def remove(self, name: str) -> bool:
         """Remove a blob of this workspace itself; False where it has none of that name."""
-        blob = self._blobs.pop(name, None)
-        if blob is not None and id(blob.value) in self._lent:
-            self._stale += 1
-            self._release()
-        return blob is not None
+        return self._blobs.pop(name, None) is not None
 
     def blobs(self) -> list[str]:
         """List the blobs, those of parents behind this workspace's own."""
@@ -188,8 +162,6 @@ class Workspace:
     def reset(self, root_folder: str | None = None) -> None:
         """Remove all blobs; set the root folder where one is given."""
         self._blobs.clear()
-        self._lent.clear()
-        self._stale = 0
         if root_folder is not None:
             self.root_folder = root_folder
 
@@ -204,23 +176,26 @@ class Workspace:
             UnsupportedError: no operator of its type runs here.
             TensorKeepError: what the operator raises.
         """
-        return operator_of(operator, self, strict=strict, durable=durable).run()
+        definition = check_message(operator, OPERATOR)
+        return operator_of(definition, self, strict=strict, durable=durable).run()
 
     def run_net(
         self, net: Message, *, strict: bool | None = None, durable: bool | None = None
     ) -> bool:
         """Run the operators of a NetDef in their order.
 
-        An operator without a device of its own has the net's. Nothing runs where the net holds
-        an operator that does not run here.
+        What the device_option of an operator leaves open is as in the net's. Nothing runs where
+        the net holds an operator that does not run here.
 
         Raises:
             UnsupportedError: no operator of one of its types runs here.
             MissingError: an input that neither the workspace nor an earlier operator has.
+            ArgumentError: the net declares an output that nothing in it writes.
             TensorKeepError: what an operator raises; what earlier ones wrote stays.
         """
-        check_message(net, NET)
+        net = check_message(net, NET)
         operators = list(net.op)
+        _check_outputs(net, operators)
         known = set(self.blobs())
         for definition in operators:
             check_type(definition)
@@ -234,9 +209,8 @@ class Workspace:
                     )
             known.update(definition.output)
         for definition in operators:
-            if "device_option" in net and "device_option" not in definition:
-                definition = definition.copy()
-                definition.device_option = net.device_option.copy()
+            if "device_option" in net:
+                definition = _placed(definition, net.device_option)
             self.run(definition, strict=strict, durable=durable)
         return True
 
@@ -248,6 +222,26 @@ class Workspace:
 
     def __repr__(self) -> str:
         return f"Workspace({len(self._blobs)} blobs, root folder {self.root_folder!r})"
+
+
+def _check_outputs(net: Message, operators: list[Message]) -> None:
+    known = {*net.external_input, *(name for one in operators for name in one.output)}
+    for name in net.external_output:
+        if name not in known:
+            raise ArgumentError(
+                f"declares the output {name!r}, which no operator in it writes",
+                where=f"net {net.name!r}",
+            )
+
+
+def _placed(definition: Message, option: Message) -> Message:
+    """Give an operator the device_option of its net, under what it says itself."""
+    placed = Message(OPERATOR)
+    for field in definition:  # shared, not copied: arguments hold the weights
+        placed[field] = definition[field]
+    both = option.encode() + definition.device_option.encode()  # which is how messages merge
+    placed.device_option = Message.parse(DEVICE, both)
+    return placed
 
 
 def blob_of(value: Any, device: Device | None = None, *, copy: bool = False) -> Blob:
@@ -279,6 +273,17 @@ def blob_of(value: Any, device: Device | None = None, *, copy: bool = False) -> 
             cure=f"Convert it to one of {', '.join(kind.name for kind in CODES)}.",
         )
     return Blob("Tensor", tensor, place)
+
+
+def _array_of(tensor: Tensor) -> npt.NDArray[Any]:
+    """Give the values of a tensor as an array that may be written to; text as bytes."""
+    if tensor.dtype is dtypes.STRING:
+        texts = [text.encode("utf-8", "surrogateescape") for text in tensor.numpy().flat]
+        array = np.empty(len(texts), object)
+        array[:] = texts
+        return array.reshape(tensor.shape)
+    data = tensor.source.private(tensor.offset, tensor.offset + tensor.nbytes)
+    return tensor.decode(data, tensor.shape)
 
 
 def _tensor(array: npt.NDArray[Any], copy: bool) -> Tensor:

@@ -5,25 +5,29 @@ from __future__ import annotations
 import errno
 import os
 import re
-import stat
+import shutil
 import tempfile
 import threading
-import time
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any
-from weakref import WeakValueDictionary
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Self
+from weakref import WeakSet
 
 import numpy as np
 
+from tensorkeep.database.handle import Handle
 from tensorkeep.database.staging import Staging
 from tensorkeep.errors import ClosedError, StoreError, TensorKeepError
 from tensorkeep.source import FileSource, Source
 
 _PIECE = 8 << 20  # bytes that are copied at once
 _LINKS = "tensorkeep-links-"
-_PATIENCE = 0.2  # seconds
+_PAGE = 1 << 20  # bytes of values that are taken from a library together
+SMALL = 4 << 10  # bytes of a value that cost less to take along with its key than to ask for again
+
+Page = list[tuple[bytes, bytes | None]]
 
 
 class Snapshot(ABC):
@@ -34,6 +38,10 @@ class Snapshot(ABC):
     @abstractmethod
     def keys(self, start: bytes, count: int) -> list[bytes]:
         """Give the first `count` keys that are not less than `start`, in byte order."""
+
+    @abstractmethod
+    def page(self, start: bytes, count: int) -> Page:
+        """Give at most `count` keys from `start` on, each with its value where that is small."""
 
     @abstractmethod
     def size(self, key: bytes) -> int | None:
@@ -52,6 +60,21 @@ class WholeSnapshot(Snapshot):
     @abstractmethod
     def value(self, key: bytes) -> bytes | None:
         """Give a value, or None where there is no such key."""
+
+    def cut(self, records: Iterable[tuple[bytes, bytes]], count: int) -> Page:
+        """Make a page of the first records; it ends with a value that is large, for it is kept."""
+        page: Page = []
+        room = _PAGE
+        for key, value in records:
+            if len(value) <= SMALL:
+                page.append((key, value))
+            else:
+                page.append((key, None))
+                self._last = key, value
+            room -= len(value)
+            if len(page) == count or room <= 0:
+                break
+        return page
 
     def _value(self, key: bytes) -> bytes | None:
         last = self._last
@@ -72,6 +95,8 @@ class WholeSnapshot(Snapshot):
 class Engine(ABC):
     """One database opened by its library. All Databases of a path in a process share it.
 
+    It closes with the last Database that has it open, or else with the last source it has given.
+
     Args:
         path: where it is.
         options: what the library takes.
@@ -90,19 +115,18 @@ class Engine(ABC):
         self.options = options
         self.writable = writable
         self.create = create
+        self.handle = Handle(path, self)
         self._lock = threading.RLock()
+        self._users = 0
+        self._snapshots: WeakSet[Snapshot] = WeakSet()
 
     @abstractmethod
-    def snapshot(self) -> Snapshot:
-        """Give the records as they are now."""
+    def take(self) -> Snapshot:
+        """Give the records as they are now; called by one thread at a time."""
 
     @abstractmethod
     def apply(self, staging: Staging, *, durable: bool) -> None:
         """Make all changes, or none of them."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the library's handle; a second time does nothing."""
 
     @staticmethod
     @abstractmethod
@@ -116,6 +140,21 @@ class Engine(ABC):
         del path  # a folder that is not there needs no holding
         yield
 
+    def snapshot(self) -> Snapshot | None:
+        """Give the records as they are now, or None where a writer has taken its place.
+
+        Raises:
+            ClosedError: it was closed.
+        """
+        with self._lock:
+            if self.closed:
+                raise closed(self.path)
+            if self.stale:
+                return None
+            snapshot = self.take()
+            self._snapshots.add(snapshot)
+            return snapshot
+
     def find(self, snapshot: Snapshot, key: bytes, where: str) -> RecordSource | None:
         """Give the bytes of a record, or None where there is none."""
         size = snapshot.size(key)
@@ -124,15 +163,51 @@ class Engine(ABC):
     def note(self, source: RecordSource) -> None:
         """Know of a source: for an engine that has to tell it before its value is overwritten."""
 
-    def __del__(self) -> None:
-        if not hasattr(self, "_lock"):
-            return
-        # While this runs, another thread can still find it in _ENGINES.
+    # --- its end -------------------------------------------------------------------------------
+
+    def enter(self) -> bool:
+        """Count one more who uses it; False where it is closed."""
+        with self._lock:
+            if not self.closed:
+                self._users += 1
+            return not self.closed
+
+    def leave(self) -> None:
+        """Count one less; the last one closes it, unless there are sources."""
+        with self._lock:
+            self._users -= 1
+            if self.closed or self._users or self._snapshots:
+                return
+            self.closed = True
+        self.handle.abandon()
+
+    def __enter__(self) -> Self:
+        if not self.enter():
+            raise closed(self.path)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.leave()
+
+    def give_way(self, writer: Engine) -> None:
+        """Take no more users, for an engine that writes was opened on the same path."""
+        with self._lock:
+            self.stale = True
+            for snapshot in list(self._snapshots):
+                self.hand_over(snapshot, writer)
+
+    def hand_over(self, snapshot: Snapshot, writer: Engine) -> None:
+        """Let a snapshot read through `writer`: where that may take away what is read here."""
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Stay open for a snapshot of another engine, which is about to read here."""
+        with self._lock:
+            self._snapshots.add(snapshot)
+
+    def close(self) -> None:
+        """Close the library's handle; a second time does nothing."""
         self.closed = True
-        _CLOSING.add(id(self))
-        with suppress(Exception):  # what was committed is safe, and there is no one to tell
-            self.close()
-        _CLOSING.discard(id(self))
+        self.handle.close()
 
 
 class RecordSource(Source):
@@ -176,8 +251,7 @@ class RecordSource(Source):
     def _readinto(self, start: int, buffer: memoryview) -> None:
         origin = self._origin
         if origin is None:
-            cure = "Read inside the `with` block, or open it again."
-            raise ClosedError("was closed before this was read", where=self.where, cure=cure)
+            raise closed(self.where)
         if isinstance(origin, FileSource):
             origin.readinto(start, buffer)
         elif buffer.nbytes:
@@ -190,59 +264,32 @@ class RecordSource(Source):
                 self._readinto(start, buffer)  # it was detached meanwhile
 
 
-_ENGINES: WeakValueDictionary[tuple[object, ...], Engine] = WeakValueDictionary()
-_OPENING = threading.Lock()
-_CLOSING: set[int] = set()
-
-
-def share(
-    kind: type[Engine], path: str, where: str, options: Mapping[str, Any], *, writable: bool
-) -> Engine:
-    """Give the engine that this process has open on a path, or open it.
-
-    Raises:
-        StoreError: another process holds it, or the disk failed.
-        CorruptError: it is damaged.
-    """
-    key = (kind, os.getpid(), identity(path))
-    with _OPENING:
-        found = _ENGINES.get(key)
-        if found is not None and not found.closed and (found.writable or not writable):
-            return found
-        if found is not None:
-            found.stale = True
-        engine = _open(kind, path, where, options, writable)
-        _ENGINES[key] = engine
-        return engine
-
-
-def _open(
-    kind: type[Engine], path: str, where: str, options: Mapping[str, Any], writable: bool
-) -> Engine:
-    """Open an engine; wait a little for one who is just closing it, longer for a thread of ours."""
-    until = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            with explaining(kind, where):
-                return kind(path, options, writable=writable)
-        except TensorKeepError as error:
-            busy = getattr(error, "errno", None) == errno.EAGAIN
-            if not busy or (not _CLOSING and time.monotonic() > until):
-                raise
-        time.sleep(0.01)
-
-
-def link(path: str, wanted: Callable[[str], object]) -> str:
+def link(path: str, wanted: Callable[[str], object], handle: Handle) -> str:
     """Make a folder of links to the files of a database, to be opened by who writes as it reads.
 
     Args:
         path: the folder of the database.
         wanted: says of a file name whether it is one of the database.
+        handle: removes it when it is closed.
+
+    Raises:
+        StoreError: the disk for it is full, or the database is gone.
     """
-    folder = tempfile.mkdtemp(prefix=_LINKS)
-    for name in os.listdir(path):
-        if wanted(name):
-            os.symlink(os.path.join(path, name), os.path.join(folder, name))
+    try:
+        folder = tempfile.mkdtemp(prefix=_LINKS)
+    except OSError as error:
+        raise StoreError(
+            f"cannot be opened: no folder of links to it can be made: {error.strerror}",
+            where=path,
+            cure="Set TMPDIR to a folder that can be written to.",
+        ) from error
+    handle.push(shutil.rmtree, folder, True)  # errors do not matter
+    try:
+        for name in os.listdir(path):
+            if wanted(name):
+                os.symlink(os.path.join(path, name), os.path.join(folder, name))
+    except OSError as error:
+        raise StoreError(f"cannot be opened: {error.strerror}", where=path) from error
     return folder
 
 
@@ -253,6 +300,12 @@ def unlinked(message: str) -> str:
     'NotFound: CURRENT'
     """
     return re.sub(rf"\S*{_LINKS}\w+/", "", message)
+
+
+def closed(where: str) -> ClosedError:
+    """Make the error of what was closed before it was read."""
+    cure = "Read inside the `with` block, or open it again."
+    return ClosedError("was closed before this was read", where=where, cure=cure)
 
 
 def held(where: str) -> StoreError:
@@ -283,18 +336,12 @@ class _Explaining(AbstractContextManager[None]):  # a generator would cost more 
     ) -> None:
         if isinstance(error, Exception) and not isinstance(error, TensorKeepError):
             known = self._engine.explain(error, self._where)
-            if known is not None:
+            if known is None:
+                return
+            # Whoever keeps the error keeps no iterator of the library, which must not outlive its
+            # database, and no engine.
+            traceback.clear_frames(error.__traceback__)
+            try:
                 raise known from error
-
-
-def identity(path: str) -> tuple[int, int] | None:
-    """Tell one file or folder from the next of that name; None for nothing or an empty folder."""
-    try:
-        info = os.stat(path)
-        if stat.S_ISDIR(info.st_mode):
-            with os.scandir(path) as entries:
-                if next(entries, None) is None:
-                    return None
-    except OSError:
-        return None
-    return info.st_dev, info.st_ino
+            finally:
+                del known, error

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from typing import Any, ClassVar, Self, TypeVar
 
 from tensorkeep.database import Database, Mode, key_bytes, key_text
-from tensorkeep.database.engine import Engine, RecordSource, Snapshot, explaining, identity, share
+from tensorkeep.database.engine import Engine, RecordSource, Snapshot, explaining
+from tensorkeep.database.opening import identity, share
 from tensorkeep.database.staging import Staging
 from tensorkeep.errors import (
     MissingError,
@@ -18,12 +20,14 @@ from tensorkeep.errors import (
     UnknownFormatError,
     UnsupportedError,
 )
-from tensorkeep.hidden import appear, failed_write, hidden, remove, sharing, sync
-from tensorkeep.source import Source
+from tensorkeep.hidden import appear, failed_write, hidden, removal, sharing, sync
+from tensorkeep.source import MemorySource, Source
 from tensorkeep.store import Chunks, Progress
 
 _BATCH = 16 << 20  # bytes that are brought into a new database together
-_FIRST_KEYS, _MOST_KEYS = 8, 1024  # how many are asked for at once: few first, for those who seek
+_FIRST = 8  # how many are asked for at once: few first, for those who seek
+_MOST_KEYS, _MOST_RECORDS = 1024, 256
+Item = TypeVar("Item")
 
 
 class SortedDatabase(Database):
@@ -51,13 +55,26 @@ class SortedDatabase(Database):
             raise
 
     def keys(self, prefix: str = "") -> Iterator[str]:
-        return map(key_text, self._keys(self._snapshot(), key_bytes(prefix), b""))
+        snapshot, begin = self._snapshot(), key_bytes(prefix)
+        if snapshot is None:
+            return iter(())
+        found = self._walk(snapshot, snapshot.keys, bytes, _MOST_KEYS, begin)
+        return map(key_text, itertools.takewhile(lambda key: key.startswith(begin), found))
 
     def records(self, prefix: str = "", start: str | None = None) -> Iterator[tuple[str, Source]]:
         snapshot = self._snapshot()
-        for key in self._keys(snapshot, key_bytes(prefix), key_bytes(start or "")):
-            if (source := self._source(snapshot, key)) is not None:
-                yield key_text(key), source
+        if snapshot is None:
+            return
+        begin = key_bytes(prefix)
+        at = max(begin, key_bytes(start or ""))
+        for key, value in self._walk(snapshot, snapshot.page, _key_of, _MOST_RECORDS, at):
+            if not key.startswith(begin):
+                return
+            text = key_text(key)
+            if value is not None:
+                yield text, MemorySource(value, f"{self.where}/{text}")
+            elif (source := self._source(snapshot, key)) is not None:
+                yield text, source
 
     def get(self, key: str) -> Source:
         source = self._source(self._snapshot(), key_bytes(key))
@@ -77,8 +94,12 @@ class SortedDatabase(Database):
         self._check_writable()
         encoded = key_bytes(key)
         self._check_key(encoded)
-        with placing(f"{self.where}/{key}"):
+        try:
             self._staging.put(encoded, chunks, size=size, limit=self.value_limit, progress=progress)
+        except (StoreError, UnsupportedError) as error:
+            if error.where:
+                raise
+            raise type(error)(error.problem, where=f"{self.where}/{key}", cure=error.cure) from None
         self._durable |= durable
         if self._staging.size > _BATCH and self._fresh():
             self._flush()
@@ -100,7 +121,7 @@ class SortedDatabase(Database):
             elif self._staging:
                 engine = self._engine()
                 if engine is not None:
-                    with explaining(engine, self.where):
+                    with engine, explaining(engine, self.where):
                         engine.apply(self._staging, durable=self._durable)
         finally:
             self.rollback()
@@ -114,7 +135,7 @@ class SortedDatabase(Database):
 
     def close(self) -> None:
         super().close()
-        self._opened = None
+        self._leave()
 
     def _check_key(self, key: bytes) -> None:
         if len(key) > self.key_limit or not key:
@@ -183,30 +204,40 @@ class SortedDatabase(Database):
             opened = share(
                 self.engine, self.path, self.where, self.options, writable=self.mode != "read"
             )
+            self._leave()
             self._opened, self._there = opened, there
         return opened
 
-    def _snapshot(self) -> Snapshot | None:
-        engine = self._engine()
-        if engine is None:
-            return None
-        with explaining(engine, self.where):
-            return engine.snapshot()
+    def _leave(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.leave()
 
-    def _keys(self, snapshot: Snapshot | None, prefix: bytes, start: bytes) -> Iterator[bytes]:
-        if snapshot is None:
-            return
-        at, count = max(prefix, start), _FIRST_KEYS
+    def _snapshot(self) -> Snapshot | None:
+        while (engine := self._engine()) is not None:
+            with explaining(engine, self.where):
+                snapshot = engine.snapshot()
+            if snapshot is not None:
+                return snapshot
+        return None
+
+    def _walk(
+        self,
+        snapshot: Snapshot,
+        page: Callable[[bytes, int], list[Item]],
+        key_of: Callable[[Item], bytes],
+        most: int,
+        at: bytes,
+    ) -> Iterator[Item]:
+        """Give what a snapshot has from a key on, page by page."""
+        count = _FIRST
         while True:
             with explaining(snapshot.engine, self.where):
-                keys = snapshot.keys(at, count)
-            for key in keys:
-                if not key.startswith(prefix):
-                    return
-                yield key
-            if len(keys) < count:
+                items = page(at, count)
+            if not items:
                 return
-            at, count = keys[-1] + b"\0", min(2 * count, _MOST_KEYS)
+            yield from items
+            at, count = key_of(items[-1]) + b"\0", min(2 * count, most)
 
     def _source(self, snapshot: Snapshot | None, key: bytes) -> RecordSource | None:
         if snapshot is None:
@@ -233,15 +264,8 @@ class SortedDatabase(Database):
             self._replaces = None
 
 
-@contextmanager
-def placing(where: str) -> Iterator[None]:
-    """Name the record in an error that does not say where it is."""
-    try:
-        yield
-    except (StoreError, UnsupportedError) as error:
-        if error.where:
-            raise
-        raise type(error)(error.problem, where=where, cure=error.cure) from None
+def _key_of(record: tuple[bytes, bytes | None]) -> bytes:
+    return record[0]
 
 
 class _Build:
@@ -262,7 +286,7 @@ class _Build:
         self._stack = ExitStack()
         try:
             self._folder = self._stack.enter_context(sharing(os.path.dirname(path)))
-            self._stack.callback(remove, self.hidden)
+            self._stack.callback(removal(self.hidden))
             if folder:
                 os.mkdir(self.hidden)
             with explaining(kind, where):

@@ -78,10 +78,14 @@ class Staging:
         self._ranges[key] = None
 
     def changes(self) -> Iterator[tuple[bytes, memoryview | None]]:
-        """Give each key with its bytes, or None where it goes; the views end with the iteration."""
+        """Give each key with its bytes, or None where it goes; a view ends with the next key."""
         with self._view() as view:
             for key, found in self._ranges.items():
-                yield key, None if found is None else view[found[0] : found[1]]
+                if found is None:
+                    yield key, None
+                    continue
+                with view[found[0] : found[1]] as value:  # a failure would hold it, and the spool
+                    yield key, value
 
     def restart(self) -> None:
         """Forget all changes, which were made; the memory is used again, warm as it is."""
@@ -120,20 +124,16 @@ class Staging:
 
     def _append(self, data: memoryview) -> int:
         try:
-            in_memory = isinstance(self._spool, io.BytesIO)
-            if in_memory and self._spool.tell() + data.nbytes > SPOOL_LIMIT:
+            spool = self._spool
+            if type(spool) is io.BytesIO and spool.tell() + data.nbytes > SPOOL_LIMIT:
                 self._move(_unnamed(self._folder))
-            self._write_on(data)
+            try:
+                return self._spool.write(data)
+            except BufferError:  # a failure still holds views of it
+                self._move(io.BytesIO())
+                return self._spool.write(data)
         except OSError as error:
             raise failed_write(error, os.fspath(self._folder)) from error
-        return data.nbytes
-
-    def _write_on(self, data: memoryview) -> None:
-        try:
-            self._spool.write(data)
-        except BufferError:  # a failure still holds views of it
-            self._move(io.BytesIO())
-            self._spool.write(data)
 
     def _move(self, spool: BinaryIO) -> None:
         old, self._spool = self._spool, spool
@@ -149,7 +149,8 @@ class Staging:
     @contextlib.contextmanager
     def _view(self) -> Iterator[memoryview]:
         if isinstance(self._spool, io.BytesIO):
-            yield self._spool.getbuffer()
+            with self._spool.getbuffer() as view:
+                yield view
             return
         if not self.size:
             yield memoryview(b"")
@@ -159,7 +160,8 @@ class Staging:
             mapped = mmap.mmap(self._spool.fileno(), self.size, prot=mmap.PROT_READ)
         except OSError as error:
             raise failed_write(error, os.fspath(self._folder)) from error
-        yield memoryview(mapped)  # unmapped once the last view is gone
+        with memoryview(mapped) as view:
+            yield view
 
 
 def _unnamed(folder: str | os.PathLike[str]) -> BinaryIO:

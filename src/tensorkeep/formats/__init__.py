@@ -99,6 +99,10 @@ def find(location: Location) -> Location:
         MissingError: there is neither.
     """
     if not location.key:
+        if isinstance(location.store, Database) and not location.store.exists:
+            raise MissingError(
+                "there is no such database", where=location.where, cure="Look at its path again."
+            )
         return location
     try:
         _ = location.source
@@ -117,9 +121,18 @@ def _by_suffix(location: Location) -> Format | None:
         (len(suffix), format)
         for format in FORMATS.values()
         for suffix in format.suffixes
-        if name.endswith(suffix) or (name == suffix[1:] and "." in name)  # init_net.pb
+        if name.endswith(suffix) or _is_whole(name, suffix)
     ]
     return max(fitting, key=lambda row: row[0])[1] if fitting else None
+
+
+def _is_whole(name: str, suffix: str) -> bool:
+    """Tell init_net.pb and model_init_net.pb, of which the ending is nearly the whole name.
+
+    >>> _is_whole("a_init_net.pb", ".init_net.pb"), _is_whole("npz", ".npz")
+    (True, False)
+    """
+    return "." in suffix[1:] and (name == suffix[1:] or name.endswith(f"_{suffix[1:]}"))
 
 
 def _listed() -> str:

@@ -154,4 +154,4 @@ def _database_at(path: str) -> type[Database] | None:
 
 
 def _is_new(path: str) -> bool:
-    return not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path))
+    return not os.path.exists(path) or (os.path.isdir(path) and not os.listdir(path))

@@ -11,16 +11,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import itertools
 import os
 import re
-import shutil
 import threading
-from collections.abc import Mapping
-from typing import Any, ClassVar
-from weakref import ReferenceType, ref
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+from weakref import ReferenceType, finalize, ref
 
-from tensorkeep.database.engine import Engine, WholeSnapshot, held, link, unlinked
+from tensorkeep.database.engine import (
+    Engine,
+    Page,
+    Snapshot,
+    WholeSnapshot,
+    closed,
+    held,
+    link,
+    unlinked,
+)
+from tensorkeep.database.opening import settle
 from tensorkeep.database.sorted import SortedDatabase
 from tensorkeep.database.staging import Staging
 from tensorkeep.errors import CorruptError, MissingDependencyError, StoreError, TensorKeepError
@@ -28,6 +37,7 @@ from tensorkeep.errors import CorruptError, MissingDependencyError, StoreError, 
 _BLOCK_SIZE, _WRITE_BUFFER, _OPEN_FILES = 65536, 268435456, 100  # Caffe2's
 _SEEN = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.(ldb|sst|log)")
 _NO_KEY = b"\xff" * 64
+Answer = TypeVar("Answer")
 
 
 class LeveldbEngine(Engine):
@@ -37,20 +47,17 @@ class LeveldbEngine(Engine):
         self, path: str, options: Mapping[str, Any], *, writable: bool, create: bool = False
     ) -> None:
         plyvel = _library()
-        self._closed = True
-        self._database: Any = None
-        self._links: str | None = None
-        self._taken: set[Any] = set()
         self._newest: ReferenceType[LeveldbSnapshot] | None = None
         super().__init__(path, options, writable=writable, create=create)
         _LOCKS.enter(path)
-        self._closed = False
+        self.handle.push(_LOCKS.leave, path)
         try:
+            place = path
             if not writable:
                 _LOCKS.share(path)
-                self._links = link(path, _SEEN.fullmatch)
-            self._database = plyvel.DB(
-                self._links or path,
+                place = link(path, _SEEN.fullmatch, self.handle)
+            self._database: Any = plyvel.DB(
+                place,
                 create_if_missing=create,
                 paranoid_checks=True,
                 block_size=_BLOCK_SIZE,
@@ -60,20 +67,29 @@ class LeveldbEngine(Engine):
         except BaseException:
             self.close()
             raise
+        self._taken = _Taken()
+        self.handle.push(self._database.close)
+        if create:  # bring the log into a table: each opening would read it again
+            self.handle.push(partial(self._database.compact_range, start=_NO_KEY, stop=_NO_KEY))
+        self.handle.push(self._taken.close)
 
-    def snapshot(self) -> LeveldbSnapshot:
-        with self._lock:
-            newest = self._newest() if self._newest is not None else None
-            if newest is None:
-                newest = LeveldbSnapshot(self, self._database.snapshot())
-                self._taken.add(newest.inner)
-                self._newest = ref(newest)
-            return newest
+    def take(self) -> LeveldbSnapshot:
+        newest = self._newest() if self._newest is not None else None
+        if newest is None:
+            newest = LeveldbSnapshot(self, self.begin())
+            self._newest = ref(newest)
+        return newest
 
-    def release(self, inner: Any) -> None:
-        """Close a snapshot of the library."""
-        inner.close()
-        self._taken.discard(inner)
+    def begin(self) -> _Inner:
+        """Begin a snapshot of the library."""
+        return self._taken.add(self._database.snapshot())
+
+    def hand_over(self, snapshot: Snapshot, writer: Engine) -> None:
+        # The tables are opened as they are read, and those that the writer merges are removed. It
+        # has changed nothing yet.
+        if isinstance(snapshot, LeveldbSnapshot) and isinstance(writer, LeveldbEngine):
+            writer.adopt(snapshot)
+            snapshot.move(writer, writer.begin())
 
     def apply(self, staging: Staging, *, durable: bool) -> None:
         batch = self._database.write_batch(sync=durable)
@@ -83,29 +99,14 @@ class LeveldbEngine(Engine):
             else:
                 batch.put(key, value)
         batch.write()
-        self._newest = None
-
-    def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            if self._database is not None:
-                # The library crashes where a snapshot is freed after its database, and the garbage
-                # collector frees them in any order: none is left to it.
-                while self._taken:
-                    self._taken.pop().close()
-                if self.create:  # bring the log into a table: each opening would read it again
-                    self._database.compact_range(start=_NO_KEY, stop=_NO_KEY)
-                self._database.close()
-        finally:
-            if self._links is not None:
-                shutil.rmtree(self._links, ignore_errors=True)
-            _LOCKS.leave(self.path)
+        with self._lock:  # not while another thread takes one from before
+            self._newest = None
 
     @staticmethod
     def explain(error: Exception, where: str) -> TensorKeepError | None:
         plyvel = _library()
+        if isinstance(error, RuntimeError) and "closed" in str(error):  # it has no class for it
+            return closed(where)
         if not isinstance(error, plyvel.Error):
             return None
         reason = error.args[0] if error.args else ""
@@ -118,25 +119,99 @@ class LeveldbEngine(Engine):
         return StoreError(f"LevelDB failed: {text}", where=where)
 
 
+class _Taken:
+    """The library's snapshots of a database, to be closed before it.
+
+    The library crashes where one is freed after its database, and the garbage collector frees them
+    in any order: none is left to it.
+    """
+
+    def __init__(self) -> None:
+        self._open: set[Any] = set()
+
+    def add(self, inner: Any) -> _Inner:
+        self._open.add(inner)
+        return inner, self
+
+    def release(self, inner: Any) -> None:
+        """Close one; a second time does nothing."""
+        inner.close()
+        self._open.discard(inner)
+
+    def close(self) -> None:
+        """Close all."""
+        while self._open:
+            self._open.pop().close()
+
+
+_Inner = tuple[Any, _Taken]
+
+
 class LeveldbSnapshot(WholeSnapshot):
     """A snapshot of the library."""
 
-    def __init__(self, engine: LeveldbEngine, inner: Any) -> None:
-        self.engine = engine
-        self.inner = inner
-        self._leveldb = engine
+    def __init__(self, engine: LeveldbEngine, inner: _Inner) -> None:
+        self.move(engine, inner)
 
-    def __del__(self) -> None:
-        self._leveldb.release(self.inner)
+    def move(self, engine: LeveldbEngine, inner: _Inner) -> None:
+        """Read from now on in another engine, which has the same records."""
+        snapshot, taken = inner
+        finalize(self, taken.release, snapshot)
+        self._now = engine, snapshot
+        self.engine = engine
 
     def keys(self, start: bytes, count: int) -> list[bytes]:
-        found = self.inner.iterator(start=start, include_value=False, verify_checksums=True)
-        with contextlib.closing(found):
-            return list(itertools.islice(found, count))
+        def ask(inner: Any) -> list[bytes]:
+            with _iterator(inner, start) as found:
+                keys: list[bytes] = []
+                while len(keys) < count and found.valid():
+                    keys.append(found.key())
+                    found.next()
+                return keys
+
+        return self._ask(ask)
+
+    def page(self, start: bytes, count: int) -> Page:
+        def ask(inner: Any) -> Page:
+            with _iterator(inner, start) as found:
+                return self.cut(_records(found), count)
+
+        return self._ask(ask)
 
     def value(self, key: bytes) -> bytes | None:
-        value: bytes | None = self.inner.get(key, verify_checksums=True)
-        return value
+        def ask(inner: Any) -> bytes | None:
+            value: bytes | None = inner.get(key, verify_checksums=True)
+            if value is None:  # as it is, too, where a whole table is missing: this tells
+                with _iterator(inner, key):
+                    pass
+            return value
+
+        return self._ask(ask)
+
+    def _ask(self, ask: Callable[[Any], Answer]) -> Answer:
+        """Ask the library, and once more where the snapshot has moved meanwhile."""
+        now = self._now  # which keeps its engine open
+        try:
+            return ask(now[1])
+        except Exception:
+            settle()
+            if self._now is now:
+                raise
+        return ask(self._now[1])
+
+
+@contextlib.contextmanager
+def _iterator(inner: Any, start: bytes) -> Iterator[Any]:
+    """Give a raw iterator: the other kind takes damage at its end for the end of the database."""
+    with contextlib.closing(inner.raw_iterator(verify_checksums=True)) as found:
+        found.seek(start)
+        yield found
+
+
+def _records(found: Any) -> Iterator[tuple[bytes, bytes]]:
+    while found.valid():
+        yield found.item()
+        found.next()
 
 
 class _Locks:
@@ -148,13 +223,15 @@ class _Locks:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a collection of garbage may come in between
-        self._open: dict[str, int] = {}
-        self._files: dict[str, int] = {}
+        # By process as well: one that was forked has none of the locks of its parent.
+        self._open: dict[tuple[int, str], int] = {}
+        self._files: dict[tuple[int, str], int] = {}
 
     def enter(self, path: str) -> None:
         """Count an engine on a path."""
         with self._lock:
-            self._open[path] = self._open.get(path, 0) + 1
+            key = os.getpid(), path
+            self._open[key] = self._open.get(key, 0) + 1
 
     def share(self, path: str) -> None:
         """Keep writers of other processes out.
@@ -163,19 +240,21 @@ class _Locks:
             StoreError: there is one.
         """
         with self._lock:
-            if path not in self._files:
+            key = os.getpid(), path
+            if key not in self._files:
                 with contextlib.suppress(FileNotFoundError):  # a copy that was never opened
-                    self._files[path] = os.open(os.path.join(path, "LOCK"), os.O_RDONLY)
-                    _lock_shared(self._files[path], path)
+                    self._files[key] = os.open(os.path.join(path, "LOCK"), os.O_RDONLY)
+                    _lock_shared(self._files[key], path)
 
     def leave(self, path: str) -> None:
         """Count an engine less."""
         with self._lock:
-            self._open[path] -= 1
-            if not self._open[path]:
-                del self._open[path]
-                if path in self._files:
-                    os.close(self._files.pop(path))
+            key = os.getpid(), path
+            self._open[key] -= 1
+            if not self._open[key]:
+                del self._open[key]
+                if key in self._files:
+                    os.close(self._files.pop(key))
 
 
 _LOCKS = _Locks()

@@ -8,6 +8,7 @@ space is limited, and grows when it is full.
 from __future__ import annotations
 
 import errno
+import itertools
 import mmap
 import os
 import threading
@@ -15,11 +16,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
-from weakref import ReferenceType, WeakSet, ref
+from weakref import ReferenceType, ref
 
 import numpy as np
 
-from tensorkeep.database.engine import Engine, Snapshot
+from tensorkeep.database.engine import SMALL, Engine, Page, Snapshot, closed
 from tensorkeep.database.sorted import SortedDatabase
 from tensorkeep.database.staging import Staging
 from tensorkeep.errors import (
@@ -42,26 +43,23 @@ class LmdbEngine(Engine):
     def __init__(
         self, path: str, options: Mapping[str, Any], *, writable: bool, create: bool = False
     ) -> None:
-        self._env: Any = None
         # A reader notes itself in lock.mdb, so that no writer takes its pages: where it may.
         super().__init__(path, options, writable=writable or _is_writable(path), create=create)
         self._gate = _Gate()
-        self._snapshots: WeakSet[LmdbSnapshot] = WeakSet()
         self._newest: ReferenceType[LmdbSnapshot] | None = None
         if not create:
             _check(path)
         self._env = _open(path, _map_size(options), writable=self.writable, create=create)
+        self.handle.push(self._env.close)
         if self.writable:
             self._env.reader_check()  # those of killed processes would hold pages for ever
 
-    def snapshot(self) -> LmdbSnapshot:
-        with self._lock:
-            newest = self._newest() if self._newest is not None else None
-            if newest is None or newest.number != self._env.info()["last_txnid"]:
-                newest = LmdbSnapshot(self, self._gate, self._begin(write=False))
-                self._snapshots.add(newest)
-                self._newest = ref(newest)
-            return newest
+    def take(self) -> LmdbSnapshot:
+        newest = self._newest() if self._newest is not None else None
+        if newest is None or newest.number != self._env.info()["last_txnid"]:
+            newest = LmdbSnapshot(self, self._gate, self._begin(write=False))
+            self._newest = ref(newest)
+        return newest
 
     def _begin(self, *, write: bool) -> Any:
         try:
@@ -102,23 +100,20 @@ class LmdbEngine(Engine):
                 cure="Raise the limit on address space (ulimit -v).",
             ) from None
         with self._lock, self._gate.alone():
-            snapshots = list(self._snapshots)
+            snapshots = [each for each in self._snapshots if isinstance(each, LmdbSnapshot)]
             for snapshot in snapshots:
                 snapshot.transaction.abort()
             self._env.set_mapsize(size)
             for snapshot in snapshots:
                 snapshot.transaction = self._env.begin(buffers=True)
 
-    def close(self) -> None:
-        if self._env is not None:
-            self._env.close()
-            self._env = None
-
     @staticmethod
     def explain(error: Exception, where: str) -> TensorKeepError | None:
         lmdb = _library()
         if not isinstance(error, lmdb.Error):
             return None
+        if "closed/deleted/dropped" in str(error):
+            return closed(where)
         damage = lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError
         if isinstance(error, (*damage, lmdb.VersionMismatchError, lmdb.CursorFullError)):
             return CorruptError(f"is damaged: {error}", where=where)
@@ -158,6 +153,16 @@ class LmdbSnapshot(Snapshot):
                 found.append(bytes(cursor.key()))
                 more = cursor.next_nodup()
         return found
+
+    def page(self, start: bytes, count: int) -> Page:
+        with self._gate, self._now().cursor() as cursor:
+            if not (cursor.set_range(start) if start else cursor.first()):
+                return []
+            records = itertools.islice(cursor.iternext(), count)
+            return [
+                (bytes(key), bytes(value) if len(value) <= SMALL else None)
+                for key, value in records
+            ]
 
     def size(self, key: bytes) -> int | None:
         if not 0 < len(key) <= LmdbDatabase.key_limit:

@@ -8,12 +8,11 @@ away afterwards.
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 from weakref import ReferenceType, ref
 
-from tensorkeep.database.engine import Engine, WholeSnapshot, held, link, unlinked
+from tensorkeep.database.engine import Engine, Page, WholeSnapshot, closed, held, link, unlinked
 from tensorkeep.database.sorted import SortedDatabase
 from tensorkeep.database.staging import Staging
 from tensorkeep.errors import CorruptError, MissingDependencyError, StoreError, TensorKeepError
@@ -29,8 +28,6 @@ class RocksdbEngine(Engine):
         self, path: str, options: Mapping[str, Any], *, writable: bool, create: bool = False
     ) -> None:
         rocksdict = _library()
-        self._database: Any = None
-        self._links: str | None = None
         self._newest: ReferenceType[RocksdbSnapshot] | None = None
         super().__init__(path, options, writable=writable, create=create)
         settings = rocksdict.Options(raw_mode=True)
@@ -41,26 +38,30 @@ class RocksdbEngine(Engine):
         blocks = rocksdict.BlockBasedOptions()
         blocks.set_block_size(_BLOCK_SIZE)
         settings.set_block_based_table_factory(blocks)
+        place = path
         if writable:
             settings.set_write_buffer_size(_WRITE_BUFFER)
             settings.set_keep_log_file_num(1)
             access = rocksdict.AccessType.read_write()
         else:
-            self._links = link(path, _is_needed)
+            place = link(path, _is_needed, self.handle)
+            settings.set_max_open_files(-1)  # all at once: a writer may remove them afterwards
             access = rocksdict.AccessType.read_only()
         try:
-            self._database = rocksdict.Rdict(self._links or path, settings, access_type=access)
+            self._database: Any = rocksdict.Rdict(place, settings, access_type=access)
         except BaseException:
             self.close()
             raise
+        self.handle.push(self._database.close)
+        if create:  # bring the log into a table: each opening would read it again
+            self.handle.push(self._database.flush)
 
-    def snapshot(self) -> RocksdbSnapshot:
-        with self._lock:
-            newest = self._newest() if self._newest is not None else None
-            if newest is None:
-                newest = RocksdbSnapshot(self, self._database.snapshot())
-                self._newest = ref(newest)
-            return newest
+    def take(self) -> RocksdbSnapshot:
+        newest = self._newest() if self._newest is not None else None
+        if newest is None:
+            newest = RocksdbSnapshot(self, self._database.snapshot())
+            self._newest = ref(newest)
+        return newest
 
     def apply(self, staging: Staging, *, durable: bool) -> None:
         rocksdict = _library()
@@ -73,19 +74,13 @@ class RocksdbEngine(Engine):
         how = rocksdict.WriteOptions()
         how.sync = durable
         self._database.write(batch, how)
-        self._newest = None
-
-    def close(self) -> None:
-        database, self._database = self._database, None
-        if database is not None:
-            if self.create:  # bring the log into a table: each opening would read it again
-                database.flush()
-            database.close()
-        if self._links is not None:
-            shutil.rmtree(self._links, ignore_errors=True)
+        with self._lock:  # not while another thread takes one from before
+            self._newest = None
 
     @staticmethod
     def explain(error: Exception, where: str) -> TensorKeepError | None:
+        if isinstance(error, _library().DbClosedError):
+            return closed(where)
         if type(error) is not Exception and not isinstance(error, OSError):
             return None  # the library has no class of its own
         reason = unlinked(str(error))
@@ -112,6 +107,17 @@ class RocksdbSnapshot(WholeSnapshot):
             iterator.next()
         iterator.status()  # raises where it ended for damage
         return found
+
+    def page(self, start: bytes, count: int) -> Page:
+        return self.cut(self._records(start), count)
+
+    def _records(self, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        iterator = self._inner.iter()
+        iterator.seek(start)
+        while iterator.valid():
+            yield iterator.key(), iterator.value()
+            iterator.next()
+        iterator.status()  # raises where it ended for damage
 
     def value(self, key: bytes) -> bytes | None:
         try:

@@ -14,12 +14,12 @@ import contextlib
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
 from weakref import WeakSet
 
-from tensorkeep.database.engine import Engine, RecordSource, Snapshot
+from tensorkeep.database.engine import SMALL, Engine, Page, RecordSource, Snapshot, closed
 from tensorkeep.database.sorted import SortedDatabase
 from tensorkeep.database.staging import Staging
 from tensorkeep.errors import (
@@ -55,17 +55,17 @@ class SqliteEngine(Engine):
     def __init__(
         self, path: str, options: Mapping[str, Any], *, writable: bool, create: bool = False
     ) -> None:
-        self._connection: sqlite3.Connection | None = None
         self._sources: WeakSet[RecordSource] = WeakSet()
         super().__init__(
             path, options, writable=writable or os.access(path, os.W_OK), create=create
         )
-        self._connection = _connect(path, "rwc" if create else "rw" if self.writable else "ro")
+        self.connection = _connect(path, "rwc" if create else "rw" if self.writable else "ro")
+        self.handle.push(self.connection.close)
         if create:
             schema = _SCHEMA.format(
                 page_size=_PAGE_SIZE, application_id=APPLICATION_ID, version=_VERSION
             )
-            self._connection.executescript(schema)
+            self.connection.executescript(schema)
         self._check_version()
 
     def _check_version(self) -> None:
@@ -76,13 +76,6 @@ class SqliteEngine(Engine):
                 where=self.path,
                 cure="Update tensorkeep.",
             )
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """The open connection."""
-        if self._connection is None:
-            raise StoreError("the database was closed", where=self.path)
-        return self._connection
 
     def ask(self, question: str, *values: object) -> list[tuple[Any, ...]]:
         """Give the rows that answer a question."""
@@ -104,7 +97,7 @@ class SqliteEngine(Engine):
                     part = buffer[at : at + _PIECE]
                     part[:] = blob.read(part.nbytes)
 
-    def snapshot(self) -> SqliteSnapshot:
+    def take(self) -> SqliteSnapshot:
         return SqliteSnapshot(self)
 
     def find(self, snapshot: Snapshot, key: bytes, where: str) -> RecordSource | None:
@@ -135,11 +128,6 @@ class SqliteEngine(Engine):
                     self.connection.execute("ROLLBACK")
                 raise
 
-    def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
     @classmethod
     @contextlib.contextmanager
     def replacing(cls, path: str) -> Iterator[None]:
@@ -158,6 +146,8 @@ class SqliteEngine(Engine):
     def explain(error: Exception, where: str) -> TensorKeepError | None:
         if not isinstance(error, sqlite3.Error):
             return None
+        if "closed database" in str(error):
+            return closed(where)
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return CorruptError(f"is damaged: SQLite says {str(error)!r}", where=where)
@@ -189,9 +179,22 @@ class SqliteSnapshot(Snapshot):
         else:  # what is no bytes comes before all that is, and is seen here
             question = "SELECT key FROM records ORDER BY key LIMIT ?"
             keys = [key for (key,) in self._sqlite.ask(question, count)]
+        self._check_keys(keys)
+        return keys
+
+    def _check_keys(self, keys: Iterable[object]) -> None:
         if not all(isinstance(key, bytes) for key in keys):
             raise CorruptError("is damaged: a key is not bytes", where=self.engine.path)
-        return keys
+
+    def page(self, start: bytes, count: int) -> Page:
+        value = f"CASE WHEN typeof(value) = 'blob' AND length(value) <= {SMALL} THEN value END"
+        if start:
+            question = f"SELECT key, {value} FROM records WHERE key >= ? ORDER BY key LIMIT ?"
+            page = self._sqlite.ask(question, start, count)
+        else:
+            page = self._sqlite.ask(f"SELECT key, {value} FROM records ORDER BY key LIMIT ?", count)
+        self._check_keys(key for key, _ in page)
+        return page
 
     def size(self, key: bytes) -> int | None:
         question = "SELECT id, typeof(value), length(value) FROM records WHERE key = ?"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import local
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from tensorkeep.caffe2.compat import caffe2_pb2
 from tensorkeep.caffe2.compat.proto import Proto
 from tensorkeep.caffe2.operator import OPERATORS, create_operator
-from tensorkeep.errors import ArgumentError
+from tensorkeep.errors import ArgumentError, MissingError
 
 _SEPARATOR = "/"
 _scopes = local()
@@ -233,6 +233,9 @@ class Net:
         name = self._net.name if isinstance(name_or_proto, caffe2_pb2.NetDef) else name_or_proto
         self._net.name = self._unused(name)
         self._next = 0
+        self._numbers: dict[str, int] = {}  # which a stem of a name tries next
+        self._defined: set[str] = set()  # as far as the operators and inputs were looked at
+        self._seen = (0, 0)
 
     @classmethod
     def _unused(cls, name: str) -> str:
@@ -302,8 +305,17 @@ class Net:
 
     def BlobIsDefined(self, blob: str | BlobReference) -> bool:
         """Tell whether the net writes a blob, or declares it as an input."""
-        name = str(blob)
-        return name in self._net.external_input or any(name in op.output for op in self._net.op)
+        inputs, operators = self._net.external_input, self._net.op
+        if self._seen != (len(inputs), len(operators)):
+            before = self._seen
+            if len(inputs) < before[0] or len(operators) < before[1]:
+                before = (0, 0)
+                self._defined.clear()
+            self._defined.update(inputs[before[0] :])
+            for operator in operators[before[1] :]:
+                self._defined.update(operator.output)
+            self._seen = (len(inputs), len(operators))
+        return str(blob) in self._defined
 
     def NextName(self, prefix: str | None = None, output_id: int | None = None) -> str:
         """Make up the name of an output."""
@@ -312,10 +324,47 @@ class Net:
             return f"{self.Name()}_blob_{self._next - 1}"
         number = "" if output_id is None else f":{output_id}"
         start = f"{self.Name()}/{prefix}"
-        name, index = start + number, 2
+        stem = ScopedName(start) + number
+        index = self._numbers.get(stem, 1)
+        name = start + number if index == 1 else f"{start}_{index}{number}"
         while self.BlobIsDefined(ScopedName(name)):
-            name, index = f"{start}_{index}{number}", index + 1
+            index += 1
+            name = f"{start}_{index}{number}"
+        self._numbers[stem] = index
         return name
+
+    def Clone(self, name: str, blob_remap: Mapping[str, str] | None = None) -> Net:
+        """Make a net of the same operators, whose blobs are renamed as `blob_remap` says."""
+        proto = caffe2_pb2.NetDef()
+        proto.CopyFrom(self._net)
+        proto.name = name
+        renamed = {str(key): str(value) for key, value in (blob_remap or {}).items()}
+        lists = [proto.external_input, proto.external_output]
+        lists += [names for op in proto.op for names in (op.input, op.output)]
+        for names in lists:
+            names[:] = [renamed.get(one, one) for one in names]
+        return Net(proto)
+
+    def GetBlobRef(self, blob_name: str | BlobReference) -> BlobReference:
+        """Give the reference to a blob that the net writes or declares as an input."""
+        if not self.BlobIsDefined(blob_name):
+            raise MissingError(f"nothing in the net writes {str(blob_name)!r}", where=self.Name())
+        return BlobReference(str(blob_name), self)
+
+    def UsedBlobNames(self) -> set[str]:
+        """Give the names of all blobs of the net."""
+        net = self._net
+        used = {*net.external_input, *net.external_output}
+        return used.union(*([*op.input, *op.output] for op in net.op))
+
+    def set_rand_seed(
+        self, seed: int = 100, sequence_seed: bool = True, seed_on_op_def: bool = False
+    ) -> None:
+        """Have the first operator draw with a seed, the second with the next, and so on."""
+        if seed_on_op_def:
+            raise ArgumentError("a seed of the operator's text differs in each run", where="Net")
+        for index, operator in enumerate(self._net.op):
+            operator.device_option.random_seed = seed + index if sequence_seed else seed
 
     def __getattr__(self, op_type: str) -> Callable[..., Any]:
         if op_type.startswith("_"):
@@ -343,3 +392,21 @@ class Net:
         self._net.op.append(operator)
         made = tuple(BlobReference(name, self) for name in operator.output)
         return made[0] if len(made) == 1 else made or None
+
+
+def missing(module: str, name: str, instead: Mapping[str, str]) -> AttributeError:
+    """Say that a module has no such name, and what to use instead."""
+    cure = instead.get(name, "The names that load, save and fill are here.")
+    return AttributeError(f"{module} has no {name!r}. {cure}")
+
+
+_INSTEAD = {
+    "Plan": "Run its nets in order with workspace.RunNet.",
+    "ExecutionStep": "Run its nets in order with workspace.RunNet.",
+    "execution_step": "Run its nets in order with workspace.RunNet.",
+    "InferShapesAndTypes": "Run the net, and ask workspace.FetchBlob(name).shape.",
+}
+
+
+def __getattr__(name: str) -> Any:
+    raise missing(__name__, name, _INSTEAD)

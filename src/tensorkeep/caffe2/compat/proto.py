@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, SupportsIndex
 
 import numpy as np
 
-from tensorkeep.errors import ArgumentError
+from tensorkeep.errors import ArgumentError, CorruptError
 from tensorkeep.message import Enum, Field, Message, Schema
 from tensorkeep.wire.caffe2.schema import SCHEMAS
 
@@ -36,10 +36,14 @@ class Proto:
         self._bind(Message(self._schema))
         for name, value in values.items():
             field = self._field(name)
+            if value is None:  # as not given at all
+                continue
             if field.repeated:
-                getattr(self, name).extend(value)
+                getattr(self, name).extend(_made(field, item) for item in value)
             elif field.message is not None:
-                getattr(self, name).CopyFrom(value)
+                getattr(self, name).CopyFrom(_made(field, value))
+            elif field.enum is not None and isinstance(value, str):
+                setattr(self, name, field.enum[value])
             else:
                 setattr(self, name, value)
 
@@ -181,8 +185,12 @@ class Proto:
         return self.message.size()
 
     def IsInitialized(self) -> bool:
-        """Tell whether all required fields are there."""
-        return all(f.label != "required" or f.name in self.message for f in self._schema.fields)
+        """Tell whether all required fields are there, in the messages inside too."""
+        try:
+            self.message.check_required()
+        except CorruptError:
+            return False
+        return True
 
     def ListFields(self) -> list[tuple[Field, Any]]:
         """Give the fields that are there, each with its value."""
@@ -253,6 +261,8 @@ class EnumNames(Mapping[str, int]):
 
     def Name(self, number: int) -> str:
         """Give the name of a value."""
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ArgumentError(f"{self._enum.name} has numbers, not {type(number).__name__}")
         if number not in self._enum.names:
             raise ArgumentError(f"{self._enum.name} has no value {number!r}")
         return self._enum.names[number]
@@ -260,6 +270,18 @@ class EnumNames(Mapping[str, int]):
     def Value(self, name: str) -> int:
         """Give the value of a name."""
         return self._enum[name]
+
+    def keys(self) -> list[str]:  # type: ignore[override]
+        """List the names."""
+        return list(self._enum.numbers)
+
+    def values(self) -> list[int]:  # type: ignore[override]
+        """List the values."""
+        return list(self._enum.numbers.values())
+
+    def items(self) -> list[tuple[str, int]]:  # type: ignore[override]
+        """List the names with their values."""
+        return list(self._enum.numbers.items())
 
     def __getitem__(self, name: str) -> int:
         return self._enum[name]
@@ -277,8 +299,19 @@ def _item(field: Field, value: Any) -> Any:
         return value.decode("utf-8", "surrogateescape")
     if value is None:
         raise ArgumentError(f"{field.name} is {field.scalar.name}, not None")
+    if field.enum is not None and value not in field.enum.names:
+        raise ArgumentError(f"{field.name} is a {field.enum.name}, which has no value {value!r}")
     return value
 
 
+def _made(field: Field, value: Any) -> Any:
+    """Make a message of a dict, where the field holds one."""
+    if field.message is None or not isinstance(value, Mapping):
+        return value
+    return Proto._kinds[field.message.name](**value)
+
+
 def _items(field: Field, values: list[Any]) -> list[Any]:
-    return values if field.numeric else [_item(field, value) for value in values]
+    if field.numeric and field.enum is None:
+        return values
+    return [_item(field, value) for value in values]

@@ -12,11 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep.caffe2.compat import caffe2_pb2, database
-from tensorkeep.caffe2.compat.core import BlobReference, CurrentDeviceScope, CurrentNameScope, Net
+from tensorkeep.caffe2.compat import caffe2_pb2, core, database
+from tensorkeep.caffe2.compat.core import (
+    BlobReference,
+    CurrentDeviceScope,
+    CurrentNameScope,
+    Net,
+    missing,
+)
+from tensorkeep.caffe2.compat.failing import failing
 from tensorkeep.caffe2.compat.proto import Proto
 from tensorkeep.caffe2.files import deserialize_blob, serialize_blob
 from tensorkeep.caffe2.nets import run_net
+from tensorkeep.caffe2.operator import OPERATORS
 from tensorkeep.caffe2.workspace import Workspace
 from tensorkeep.errors import ArgumentError, MissingError
 from tensorkeep.message import Message, Schema
@@ -25,9 +33,8 @@ from tensorkeep.wire.caffe2.schema import BLOB, NET, OPERATOR
 from tensorkeep.wire.caffe2.values import Blob, Device
 
 C = database
+GlobalInit = core.GlobalInit
 has_gpu_support = has_cuda_support = has_hip_support = False
-
-_UNINITIALIZED = "nullptr (uninitialized)"
 
 
 class _Named(NamedTuple):
@@ -59,6 +66,7 @@ def Workspaces() -> list[str]:
     return list(_workspaces)
 
 
+@failing
 def SwitchWorkspace(name: str, create_if_missing: bool = False) -> None:
     """Have another workspace be the current one."""
     if name not in _workspaces:
@@ -95,16 +103,18 @@ def HasBlob(name: str | BlobReference) -> bool:
 def CreateBlob(name: str | BlobReference) -> bool:
     """Make a blob without a value, unless there is one of that name."""
     if not HasBlob(name):
-        _here().workspace.set(str(name), Blob(_UNINITIALIZED, None))
+        _here().workspace.set(str(name), Blob(values.UNINITIALIZED, None))
     return True
 
 
+@failing
 def ResetBlob(name: str | BlobReference) -> None:
     """Forget the value of a blob."""
     _here().workspace.blob(str(name))
-    _here().workspace.set(str(name), Blob(_UNINITIALIZED, None))
+    _here().workspace.set(str(name), Blob(values.UNINITIALIZED, None))
 
 
+@failing
 def FeedBlob(
     name: str | BlobReference,
     arr: Any,
@@ -120,6 +130,7 @@ def FeedBlob(
     return True
 
 
+@failing
 def FetchBlob(name: str | BlobReference) -> Any:
     """Give the value of a blob: an array, or bytes for a std::string."""
     value = _here().workspace.fetch(str(name))
@@ -133,6 +144,7 @@ def FetchBlobs(names: Iterable[str | BlobReference]) -> list[Any]:
     return [FetchBlob(name) for name in names]
 
 
+@failing
 def FetchInt8Blob(name: str | BlobReference) -> Int8Tensor:
     """Give a quantized tensor."""
     value = _here().workspace.fetch(str(name))
@@ -147,16 +159,19 @@ def FetchInt8BlobRealVal(name: str | BlobReference) -> npt.NDArray[np.float32]:
     return (data.astype(np.int32) - zero_point).astype(np.float32) * np.float32(scale)
 
 
+@failing
 def SerializeBlob(name: str | BlobReference) -> bytes:
     """Give a blob as the bytes of one BlobProto."""
     return serialize_blob(str(name), _here().workspace.blob(str(name)))
 
 
+@failing
 def DeserializeBlob(name: str | BlobReference, serialized: bytes) -> None:
     """Put the blob that the bytes of a BlobProto say under a name."""
     _here().workspace.set(str(name), deserialize_blob(serialized))
 
 
+@failing
 def RunOperatorOnce(operator: Any) -> bool:
     """Run an operator."""
     return _here().workspace.run(_message(operator, OPERATOR))
@@ -172,11 +187,13 @@ def RunOperatorsOnce(operators: Iterable[Any]) -> bool:
     return all(RunOperatorOnce(operator) for operator in operators)
 
 
+@failing
 def RunNetOnce(net: Any) -> bool:
     """Run a net."""
     return run_net(_here().workspace, _message(net, NET))
 
 
+@failing
 def CreateNet(net: Any, overwrite: bool = False, input_blobs: Iterable[str] = ()) -> bool:
     """Keep a net, to be run by its name."""
     message = _message(net, NET)
@@ -190,6 +207,7 @@ def CreateNet(net: Any, overwrite: bool = False, input_blobs: Iterable[str] = ()
     return True
 
 
+@failing
 def RunNet(name: Any, num_iter: int = 1, allow_fail: bool = False) -> bool:
     """Run a net that was created."""
     called = name.Name() if isinstance(name, Net) else str(name)
@@ -198,6 +216,37 @@ def RunNet(name: Any, num_iter: int = 1, allow_fail: bool = False) -> bool:
         raise MissingError(f"there is no net {called!r}", cure=f"There are: {known}.")
     net = _here().nets[called]
     return all(run_net(_here().workspace, net) for _ in range(num_iter))
+
+
+def RegisteredOperators() -> list[str]:
+    """List the operators that run here."""
+    return list(OPERATORS)
+
+
+def NumCudaDevices() -> int:
+    """Give the number of GPUs that operators run on: none."""
+    return 0
+
+
+NumGpuDevices = NumCudaDevices
+
+
+def StringifyProto(obj: Any) -> Any:
+    """Give the bytes of a message, or of what has one; text and bytes are left as they are."""
+    if isinstance(obj, str | bytes):
+        return obj
+    if isinstance(obj, Net):
+        obj = obj.Proto()
+    if not isinstance(obj, Proto):
+        raise ArgumentError(f"a message is needed, not {type(obj).__name__}")
+    return obj.SerializeToString()
+
+
+def StringifyBlobName(name: str | BlobReference) -> str:
+    """Give the name of a blob as text."""
+    if not isinstance(name, str | BlobReference):
+        raise ArgumentError(f"the name of a blob is needed, not {type(name).__name__}")
+    return str(name)
 
 
 def GetNameScope() -> str:
@@ -225,6 +274,20 @@ class _BlobDict:
 
 
 blobs = _BlobDict()
+
+
+_INSTEAD = {
+    "Predictor": "Convert the model for a runtime; tensorkeep.caffe2.load_predictor reads it.",
+    "RunPlan": "Run its nets in order with RunNet.",
+    "RunPlanInBackground": "Run its nets in order with RunNet.",
+    "InferShapesAndTypes": "Run the net, and ask FetchBlob(name).shape; for Load there is "
+    "tensorkeep.caffe2.load_tensor_inference.",
+    "InferShapesAndTypesFromBytes": "Run the net, and ask FetchBlob(name).shape.",
+}
+
+
+def __getattr__(name: str) -> Any:
+    raise missing(__name__, name, _INSTEAD)
 
 
 def _here() -> _Named:

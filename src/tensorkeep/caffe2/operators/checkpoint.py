@@ -17,7 +17,7 @@ from tensorkeep.message import Message
 from tensorkeep.tensor import Tensor
 
 
-@register("Checkpoint", "Snapshot")
+@register("Checkpoint")
 class CheckpointOp(Operator):
     """Save all inputs when the first of them, the iteration, is a multiple of `every`.
 
@@ -28,6 +28,15 @@ class CheckpointOp(Operator):
     Raises:
         ArgumentError: an empty or unsafe pattern, an `every` below 1, an iteration that is no
             int64 tensor.
+
+    >>> import tempfile, numpy as np
+    >>> from tensorkeep.caffe2 import Workspace, create_operator
+    >>> ws = Workspace(tempfile.mkdtemp())
+    >>> ws.feed("iter", np.array([20]))
+    >>> ws.run(create_operator("Checkpoint", ["iter"], db="%d", db_type="minidb", every=10))
+    True
+    >>> ws.run(create_operator("Load", load_all=1, db="20", db_type="minidb"))
+    True
     """
 
     takes = (1, MANY)
@@ -62,11 +71,19 @@ class CheckpointOp(Operator):
         return int(value.numpy().flat[0])
 
 
+@register("Snapshot")
+class SnapshotOp(CheckpointOp):
+    """The old name of Checkpoint; its outputs, of which it may have any, are not written."""
+
+    gives = (0, MANY)
+
+
 def save_definition(checkpoint: Message, path: str) -> Message:
     """Turn the definition of a Checkpoint into that of the Save it runs."""
     definition = checkpoint.copy()
     definition.type = "Save"
     definition.drop("arg")
+    definition.drop("output")
     for argument in checkpoint.arg:
         if argument.name == "db":
             definition.add("arg", name="db", s=path.encode("utf-8", "surrogateescape"))

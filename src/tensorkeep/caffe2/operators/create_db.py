@@ -21,7 +21,7 @@ class CreateDBOp(Operator):
     """
 
     takes = (0, 0)
-    gives = (0, 1)
+    gives = (1, 1)
 
     def run(self) -> bool:
         given = self.arguments
@@ -34,8 +34,7 @@ class CreateDBOp(Operator):
             num_shards=given.integer("num_shards", 1),
             shard_id=given.integer("shard_id", 0),
         )
-        if self.outputs:
-            self.write(0, Blob("DBReader", reader, self.device))
+        self.write(0, Blob("DBReader", reader, self.device))
         return True
 
 

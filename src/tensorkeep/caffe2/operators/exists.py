@@ -15,7 +15,7 @@ import numpy as np
 from tensorkeep.caffe2.gradient import should_not_do_gradient
 from tensorkeep.caffe2.operator import Operator, register
 from tensorkeep.caffe2.paths import resolve
-from tensorkeep.errors import MissingError, TensorKeepError
+from tensorkeep.errors import TensorKeepError
 from tensorkeep.stores import DATABASES, open_database
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.caffe2.values import Blob
@@ -56,10 +56,8 @@ def examine_db(path: str | os.PathLike[str], db_type: str) -> DBStatus:
             for _ in database.records():
                 if database.sorted:
                     break
-    except MissingError as error:
-        return DBStatus(exists, False, str(error))
     except TensorKeepError as error:
-        return DBStatus(True, False, str(error))
+        return DBStatus(exists, False, str(error))
     return DBStatus(True, True)
 
 
@@ -69,6 +67,13 @@ class DBExistsOp(Operator):
 
     Arguments: db_name, db_type, absolute_path (0). With strict=False the answer is Caffe2's: true
     unless nothing is there, and true for any type it does not know.
+
+    >>> from tensorkeep.caffe2 import Workspace, create_operator
+    >>> ws = Workspace("no such folder")
+    >>> ws.run(create_operator("DBExists", [], ["there"], db_name="x", db_type="minidb"))
+    True
+    >>> ws.fetch("there").item()
+    False
     """
 
     takes = (0, 0)

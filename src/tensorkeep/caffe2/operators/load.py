@@ -48,6 +48,15 @@ class LoadOp(Operator):
             input that is no DBReader.
         MissingError: a database, or an output, is not there.
         CorruptError: a record, a blob or a tensor's chunk is damaged, repeated or missing.
+
+    >>> import tempfile
+    >>> from tensorkeep.caffe2 import Workspace, create_operator, save
+    >>> ws = Workspace(tempfile.mkdtemp())
+    >>> save({"w": b"text"}, f"{ws.root_folder}/x.minidb")
+    >>> ws.run(create_operator("Load", [], ["w"], db="x.minidb", db_type="minidb"))
+    True
+    >>> ws.fetch("w")
+    b'text'
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -8,19 +8,43 @@ caffe2/core/blob_serialization.cc.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any
 
 from tensorkeep.caffe2.extract import strip
 from tensorkeep.caffe2.gradient import should_not_do_gradient
 from tensorkeep.caffe2.operator import MANY, Operator, register
 from tensorkeep.caffe2.options import chunk_size_row, parse_options
 from tensorkeep.caffe2.paths import check_db_type, open_for, resolve
-from tensorkeep.caffe2.reader import DBReader
+from tensorkeep.caffe2.reader import storable
 from tensorkeep.errors import ArgumentError
 from tensorkeep.wire.caffe2.encode import encode_blob
 from tensorkeep.wire.caffe2.options import choose_options
 from tensorkeep.wire.caffe2.states import blob_name_of
 from tensorkeep.wire.caffe2.values import TENSOR, Blob
+
+# What may be told of a Save beside its blobs and its database.
+OPTIONS = ("blob_name_overrides", "chunk_size", "db_options", "options", "strip_prefix")
+
+
+def check_options(given: Mapping[str, Any]) -> None:
+    """Refuse arguments that Save, which ignores what it does not know, would not notice.
+
+    Raises:
+        ArgumentError: one that Save does not take, or a chunk_size that is no integer.
+    """
+    for name in given:
+        if name not in OPTIONS:
+            raise ArgumentError(
+                f"Save takes no argument {name!r}", cure=f"It takes {', '.join(OPTIONS)}."
+            )
+    size = given.get("chunk_size")
+    if size is not None and (isinstance(size, bool) or not isinstance(size, Integral)):
+        raise ArgumentError(
+            f"the argument 'chunk_size' is {size!r}, where an integer is expected",
+            cure="It is a number of elements; 0 is one record for each tensor.",
+        )
 
 
 @register("Save")
@@ -40,6 +64,13 @@ class SaveOp(Operator):
             cannot be read; a name that would come back as another one.
         UnsupportedError: a blob that Caffe2 could not serialize either.
         StoreError: the database cannot be written. What was there before is unchanged.
+
+    >>> import tempfile
+    >>> from tensorkeep.caffe2 import Workspace, create_operator
+    >>> ws = Workspace(tempfile.mkdtemp())
+    >>> ws.feed("w", b"text")
+    >>> ws.run(create_operator("Save", ["w"], db="x.minidb", db_type="minidb"))
+    True
     """
 
     takes = (1, MANY)
@@ -56,7 +87,7 @@ class SaveOp(Operator):
         rows = parse_options(given.bytes("options"), self.where)
         if given.holds("chunk_size", "i"):  # a float is ignored, as by Caffe2
             rows.append(chunk_size_row(given.integer("chunk_size")))
-        blobs = [_storable(self.input(index)) for index in range(len(names))]
+        blobs = [storable(name, self.input(index)) for index, name in enumerate(names)]
         if self.strict:
             self._check_keys(names, blobs)
         defaults = self.workspace.save_options
@@ -108,13 +139,6 @@ class SaveOp(Operator):
                     where=self.where,
                     cure="Give it another name in blob_name_overrides.",
                 )
-
-
-def _storable(blob: Blob) -> Blob:
-    """Replace what lives by what is saved of it."""
-    if isinstance(blob.value, DBReader):
-        return Blob(blob.kind, blob.value.state, blob.device)
-    return blob
 
 
 should_not_do_gradient("Save")

@@ -1,9 +1,9 @@
 """caffe2-blob: a bare BlobProto, TensorProto or TensorProtos file.
 
 `workspace.SerializeBlob` gave BlobProtos, never in chunks; a TensorProtos is one record of a
-training database, or a whole protodb. One tensor is written as a BlobProto, several as a
-TensorProtos. Before them stands a field that Caffe2 skips, with the nesting, the metadata and
-digests; `plain=True` leaves it out.
+training database, or a whole protodb. The ending says which is written; .blobproto means a
+BlobProto for one tensor, a TensorProtos for several. Before them stands a field that Caffe2 skips,
+with the nesting, the metadata and digests; `plain=True` leaves it out.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from tensorkeep.dtypes import DTYPES
-from tensorkeep.errors import ArgumentError, CorruptError
+from tensorkeep.errors import ArgumentError, CorruptError, LossError
 from tensorkeep.format import Format, Stream
 from tensorkeep.formats.caffe2.blobs import gather, read_blob
 from tensorkeep.formats.caffe2.recognise import is_blob, is_tensor, is_tensors
 from tensorkeep.formats.caffe2.sealing import (
     BARE_NOTES,
+    Prepared,
     finish,
+    losses,
     notes_field,
     prepare,
     refuse_unplain,
@@ -31,12 +33,14 @@ from tensorkeep.store import HEAD, Chunk, Late, Location
 from tensorkeep.wire.caffe2.arguments import Range, walk
 from tensorkeep.wire.caffe2.encode import encode_blob
 from tensorkeep.wire.caffe2.options import NEVER, SaveOptions
-from tensorkeep.wire.caffe2.values import TENSOR, Blob
+from tensorkeep.wire.caffe2.values import KINDS, TENSOR, Blob
 
 NAME = "caffe2-blob"
 _LEAD = b"\x12\x06Tensor\x1a"  # of a BlobProto: what stands before the length of its TensorProto
 _PROTO = b"\x0a"  # of a TensorProtos: what stands before the length of each
 _LAST_OF_LENGTH = 0x7F  # the bytes of a length before its last are larger
+_SINGLE, _SEVERAL = ".tensorproto", (".tensorprotos", ".protodb")
+_TENSORS = frozenset((TENSOR,))
 _WHOLE = SaveOptions(chunk_size=NEVER)
 
 
@@ -57,24 +61,25 @@ def decode(location: Location) -> State:
     rest = Range(source, start, source.size)
     head, size = bytes(source.read(start, min(start + HEAD, source.size))), rest.size
     if is_tensors(head, size) or not size:
-        blobs = _read_tensors(rest, where)
+        rows = _read_tensors(rest, where)
     elif is_tensor(head, size):
-        blobs = _named([read_tensor(rest, where)])
+        rows = [read_tensor(rest, where)]
     elif is_blob(head, size):
-        name = _name(rest, 1, where)
-        blobs = {name: read_blob(source, rest.start, rest.stop, where)}
+        rows = [(_name(rest, 1, where), read_blob(source, rest.start, rest.stop, where))]
+        return finish(gather(dict(rows)), text, location, format=NAME)
     else:
         raise CorruptError("is not a BlobProto, TensorProto or TensorProtos", where=where)
+    blobs = dict(rows) if text is not None else _named(rows)  # ours have names, each its own
     return finish(gather(blobs), text, location, format=NAME)
 
 
-def _read_tensors(held: Range, where: str) -> dict[str, Blob]:
+def _read_tensors(held: Range, where: str) -> list[tuple[str, Blob]]:
     found = []
     for number, wire, start, stop in walk(held.source, held.start, held.stop, where):
         if (number, wire) != (1, 2):
             raise CorruptError(f"field {number} cannot stand in a TensorProtos", where=where)
         found.append(read_tensor(Range(held.source, start, stop), where))
-    return _named(found)
+    return found
 
 
 def read_tensor(held: Range, where: str) -> tuple[str, Blob]:
@@ -126,29 +131,48 @@ class _Prefixed(Source):
 
 
 def encode(state: State, location: Location, *, plain: bool = False) -> Iterator[Stream]:
-    """Write a BlobProto for one blob, else a TensorProtos.
+    """Write what the ending says: a BlobProto for one blob, a TensorProto, or a TensorProtos.
 
     Args:
         state: what to write.
         location: the file to write.
         plain: nothing but the message; what would be lost is refused.
     """
-    prepared = prepare(state)
+    name = location.name.lower()
+    single, several = name.endswith(_SINGLE), name.endswith(_SEVERAL)
+    if single and len(state) > 1:
+        problem = f"a TensorProto holds one tensor, not {len(state)}"
+        raise ArgumentError(problem, where=location.where, cure="Call it .tensorprotos.")
+    prepared = prepare(state, kinds=_TENSORS if single or several else KINDS)
     if len(prepared.blobs) != 1:
-        prepared = prepare(state, kinds=frozenset((TENSOR,)))
+        several, prepared = not single, prepare(state, kinds=_TENSORS)
     if plain:
-        refuse_unplain(prepared, NAME)
-        if not prepared.blobs:
-            raise ArgumentError("there is nothing to save", where=location.where)
+        _refuse_unplain(prepared, location, nameless=not single and not several)
     blobs = prepared.blobs
 
     def chunks() -> Iterator[Chunk | Late]:
         if not plain:
             yield notes_field(prepared, BARE_NOTES)
         for name, blob in blobs.items():
-            yield from _message(name, blob) if len(blobs) == 1 else _proto(name, blob)
+            if several:
+                yield from _proto(name, blob)
+            else:
+                yield from tensor_proto(name, blob)[0] if single else _message(name, blob)
 
     yield Stream(location.key, chunks())
+
+
+def _refuse_unplain(prepared: Prepared, location: Location, *, nameless: bool) -> None:
+    """Refuse what the message alone does not hold, to which tensors without a name can belong."""
+    refuse_unplain(prepared, NAME)
+    if not prepared.blobs:
+        raise ArgumentError("there is nothing to save", where=location.where)
+    if not nameless and "" in prepared.blobs:
+        raise LossError(
+            "a TensorProto without a name is read under its number",
+            where=location.where,
+            cure="Leave plain out, or name the tensor.",
+        )
 
 
 def _message(name: str, blob: Blob) -> Iterable[Chunk]:
@@ -180,6 +204,7 @@ FORMAT = Format(
     accepts=accepts,
     decode=decode,
     encode=encode,
+    losses=losses,
     compares_digests=True,
     holds=frozenset(DTYPES.values()),
 )

@@ -6,6 +6,7 @@ Under `caffe2` in the metadata stand, each only where there is something to say:
     "details": {BLOB: {...}}       what such a blob holds beside its tensors
     "devices": {BLOB: "CUDA:1"}    where a blob was kept, if not on the CPU
     "predictor": {...}             a summary of a predictor export's nets; for reading only
+    "not_read": {BLOB: TYPE}       blobs of types that nothing here reads; for reading only
 
 A `std::string` is a scalar string tensor, a quantized tensor its data, a counter a scalar, an index
 its keys, a cursor its offsets, and a map the tensors BLOB/keys and BLOB/values. A tensor of blobs
@@ -16,20 +17,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tensorkeep import dtypes
-from tensorkeep.errors import ArgumentError
+from tensorkeep.errors import ArgumentError, FormatError
 from tensorkeep.formats.caffe2.describe import describe_predictor
 from tensorkeep.source import MemorySource, Source
 from tensorkeep.state import Json
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.caffe2.decode import parse_part
 from tensorkeep.wire.caffe2.encode import join_blob
+from tensorkeep.wire.caffe2.messages import round_float32
 from tensorkeep.wire.caffe2.states import Assembly
 from tensorkeep.wire.caffe2.values import (
     COUNTER,
@@ -56,7 +58,8 @@ from tensorkeep.wire.caffe2.values import (
 
 KEY = "caffe2"
 META_NET_DEF = "!!META_NET_DEF"
-FOR_READING = frozenset(("predictor", "net", "not_made"))  # groups that are never written back
+NOT_READ = "not_read"
+FOR_READING = frozenset(("predictor", "net", "not_made", NOT_READ))  # never written back
 
 Details = dict[str, Json]
 
@@ -98,6 +101,14 @@ def gather(blobs: Mapping[str, Blob], describe: Callable[[str], str] = lambda na
     return found
 
 
+def tensor_names(gathered: Gathered, blob: str) -> list[str]:
+    """List the tensors that a blob became."""
+    if blob in gathered.tensors:
+        return [blob]
+    details = gathered.metadata.get("details", {}).get(blob)
+    return _part_names(details, gathered.tensors)
+
+
 def blobs_of(tensors: Mapping[str, Tensor], metadata: Json) -> dict[str, Blob]:
     """Put blobs together again, in the order of their tensors; those without any come last.
 
@@ -114,7 +125,7 @@ def blobs_of(tensors: Mapping[str, Tensor], metadata: Json) -> dict[str, Blob]:
         of: name
         for name, kind in types.items()
         if kind in MAPS
-        for of in _part_names(details.get(name))
+        for of in _part_names(details.get(name), tensors)
     }
     blobs: dict[str, Blob] = {}
     for tensor_name in tensors:
@@ -125,7 +136,7 @@ def blobs_of(tensors: Mapping[str, Tensor], metadata: Json) -> dict[str, Blob]:
         if name not in blobs and kind not in _WITH_TENSORS:
             blobs[name] = _collect(name, kind, tensors, details.get(name, {}))
     for name, text in devices.items():
-        if name in blobs:
+        if name in blobs and blobs[name].kind == TENSOR:  # others have no room for it
             blobs[name].device = _device(name, text)
     return blobs
 
@@ -139,9 +150,11 @@ def _group(metadata: Mapping[str, Json], key: str) -> dict[str, Any]:
     return found
 
 
-def _part_names(details: Any) -> Iterator[str]:
-    if isinstance(details, dict):
-        yield from (part for part in (details.get("keys"), details.get("values")) if part)
+def _part_names(details: Any, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Give the names of a map's tensors, if both are there."""
+    found = [details.get(part) for part in ("keys", "values")] if isinstance(details, dict) else []
+    names = [name for name in found if isinstance(name, str) and name in tensors]
+    return names if len(names) == len(found) else []
 
 
 Spread = tuple[dict[str, Tensor], Details, str]
@@ -201,6 +214,8 @@ def _collect(name: str, kind: Any, tensors: Mapping[str, Tensor], details: Any) 
     """Put one blob together again."""
     if not isinstance(details, dict) or (kind != TENSOR and kind not in KINDS):
         raise _misfit(name, kind)
+    if kind not in _WITH_TENSORS and kind != TREE_CURSOR and name in tensors:
+        raise _misfit(name, kind)
     if kind == TENSOR and not details:
         return Blob(TENSOR, tensors[name])
     make = _MAKERS.get(kind)
@@ -223,6 +238,8 @@ def _make_tensor(name: str, tensors: Mapping[str, Tensor], details: Details) -> 
     if details.get("elements") != "blobs" or tensors[name].dtype is not dtypes.STRING:
         raise ValueError
     texts = tensors[name].numpy().reshape(-1)
+    if not texts.size:  # which Caffe2 reads as numbers
+        raise ValueError
     return NestedBlobs(tensors[name].shape, [_parse(_bytes(text), name) for text in texts])
 
 
@@ -234,21 +251,28 @@ def _make_string(name: str, tensors: Mapping[str, Tensor], details: Details) -> 
 
 def _make_int8(name: str, tensors: Mapping[str, Tensor], details: Details) -> Any:
     data = _of_type(tensors[name], dtypes.UINT8, dtypes.INT32)
-    return Int8Tensor(data, _float(details["scale"]), _integer(details["zero_point"]))
+    scale, zero_point = round_float32(_float(details["scale"])), _integer(details["zero_point"])
+    if not _fits_int32(zero_point):
+        raise ValueError
+    return Int8Tensor(data, scale, zero_point)
 
 
 def _make_qtensor(name: str, tensors: Mapping[str, Tensor], details: Details) -> Any:
-    shape = details["shape"]
-    if not isinstance(shape, list) or not isinstance(details["is_signed"], bool):
-        raise ValueError
-    return QTensor(
-        tuple(map(_integer, shape)),
+    shape, precision, signed = (
+        details["shape"],
         _integer(details["precision"]),
-        _float(details["scale"]),
-        _float(details["bias"]),
         details["is_signed"],
-        _of_type(tensors[name], dtypes.UINT8),
     )
+    if not isinstance(shape, list) or not isinstance(signed, bool):
+        raise ValueError
+    axes = tuple(map(_integer, shape))
+    count = math.prod(axes) if axes else 0  # a scalar has no room
+    planes = (precision + signed) * -(-count // 8)
+    least, fits = min(axes, default=0), _fits_int32(precision)
+    if min(least, precision) < 0 or not fits or tensors[name].shape != (planes,):
+        raise ValueError
+    data = _of_type(tensors[name], dtypes.UINT8)
+    return QTensor(axes, precision, _float(details["scale"]), _float(details["bias"]), signed, data)
 
 
 def _make_counter(name: str, tensors: Mapping[str, Tensor], details: Details) -> Any:
@@ -265,7 +289,7 @@ def _make_index(name: str, tensors: Mapping[str, Tensor], details: Details) -> A
 
 def _make_cursor(name: str, tensors: Mapping[str, Tensor], details: Details) -> Any:
     fields = details["fields"]
-    if not isinstance(fields, list):
+    if not isinstance(fields, list) or not all(map(_is_field, fields)):
         raise ValueError
     offsets = _of_type(tensors[name], dtypes.INT64) if name in tensors else None
     return TreeCursor(offsets, list(map(_string, fields)))
@@ -306,8 +330,24 @@ def _integer(value: Any) -> int:
     return value
 
 
+def _is_field(value: Any) -> bool:
+    """Tell whether a text can be one of those that are kept with spaces between."""
+    return _string(value) != "" and " " not in value
+
+
+def _fits_int32(value: int) -> bool:
+    return -(2**31) <= value < 2**31
+
+
 def _parse(data: bytes, name: str) -> Blob:
-    return read_blob(MemorySource(data, name), 0, len(data), name)
+    """Read an element of a tensor of blobs, which is written as the same bytes again."""
+    try:
+        blob = read_blob(MemorySource(data, name), 0, len(data), name)
+        if join_blob("", blob) == data:
+            return blob
+    except FormatError as error:
+        raise ValueError from error
+    raise ValueError
 
 
 def read_blob(source: Source, start: int, stop: int, where: str) -> Blob:
@@ -326,6 +366,8 @@ def read_blob(source: Source, start: int, stop: int, where: str) -> Blob:
 def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
+    if _text(_bytes(value)) != value:
+        raise ValueError
     return value
 
 
@@ -351,9 +393,10 @@ def _bytes(text: Any) -> bytes:
 def _device(name: str, text: Any) -> Device:
     """Read what `str(device)` wrote."""
     found = re.fullmatch(r"(.+):(-?[0-9]{1,10})", text) if isinstance(text, str) else None
+    which = int(found[2]) if found else 0
     for type_number in range(1, 64):
-        if found and str(Device(type_number, int(found[2]))) == text:
-            return Device(type_number, int(found[2]))
+        if found and _fits_int32(which) and str(Device(type_number, which)) == text:
+            return Device(type_number, which)
     if text == str(CPU):
         return CPU
     raise ArgumentError(

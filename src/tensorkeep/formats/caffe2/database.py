@@ -11,7 +11,7 @@ such a database like any other; `plain=True` leaves the blob out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -29,9 +29,15 @@ from tensorkeep.errors import (
 )
 from tensorkeep.format import Format, Stream
 from tensorkeep.formats.caffe2.bare import read_tensor, tensor_proto
-from tensorkeep.formats.caffe2.blobs import gather
+from tensorkeep.formats.caffe2.blobs import NOT_READ, Gathered, gather, tensor_names
 from tensorkeep.formats.caffe2.recognise import is_tensors
-from tensorkeep.formats.caffe2.sealing import Prepared, finish, prepare, refuse_unplain
+from tensorkeep.formats.caffe2.sealing import (
+    Prepared,
+    finish,
+    losses,
+    prepare,
+    refuse_unplain,
+)
 from tensorkeep.source import Source
 from tensorkeep.state import State
 from tensorkeep.store import HEAD, Chunk, Late, Location
@@ -63,24 +69,61 @@ def decode(location: Location) -> State:
     assembly = Assembly()
     text = None
     held = 0
+    unread: dict[str, Part] = {}
     for part in _parts(location):
         held += part.size
         if part.key == NOTES and part.kind == STRING:
             text = part.content
-            continue
-        assembly.add(_name(part), part)
+        elif part.head.problem is not None and part.head.problem[0] is UnsupportedError:
+            unread[_name(part)] = part
+        else:
+            assembly.add(_name(part), part)
     blobs = {name: assembly.result(name, partial=True) for name in assembly}
     gathered = gather(blobs, assembly.describe)
-    lacking = {name for name in assembly if not assembly.done(name)} & gathered.tensors.keys()
-
-    for name in lacking:
-        _check_claim(name, gathered.tensors[name], held, location.where)
-
-    def refuse(name: str) -> None:
-        assembly.result(name)
-
-    checks = {name: partial(refuse, name) for name in lacking}
+    _note_unread(gathered, unread, blobs)
+    checks: dict[str, Callable[[], None]] = {}
+    for blob_name in assembly:
+        if not assembly.done(blob_name):
+            refuse = partial(_refuse, assembly, blob_name)
+            for name in tensor_names(gathered, blob_name):
+                tensor = gathered.tensors[name]
+                _check_claim(name, tensor, held, location.where)
+                checks[name] = refuse
+                if blobs[blob_name].kind != TENSOR:  # in pieces, of which the last is no part
+                    gathered.tensors[name] = _refusing(tensor, refuse)
     return finish(gathered, text, location, format=NAME, checks=checks)
+
+
+def _refuse(assembly: Assembly, name: str) -> None:
+    assembly.result(name)
+
+
+def _note_unread(gathered: Gathered, unread: dict[str, Part], blobs: Mapping[str, Blob]) -> None:
+    """Note the blobs that nothing here reads, unless there is nothing else."""
+    for name, part in unread.items():
+        if not blobs or name in blobs:
+            part.check()
+        kind = part.kind if part.kind != TENSOR else f"{TENSOR} of data_type {part.code}"
+        gathered.note(NOT_READ, name, kind)
+
+
+class _Refusing(Source):
+    """Bytes that are an error when they are read."""
+
+    __slots__ = ("_refuse",)
+
+    def __init__(self, size: int, where: str, refuse: Callable[[], None]) -> None:
+        self._refuse = refuse
+        super().__init__(size, where)
+
+    def _read(self, start: int, stop: int) -> memoryview:
+        self._refuse()
+        raise CorruptError("it is not complete", where=self.where)
+
+
+def _refusing(tensor: Tensor, refuse: Callable[[], None]) -> Tensor:
+    source = _Refusing(tensor.nbytes, tensor.source.where, refuse)
+    return Tensor(tensor.dtype, tensor.shape, source, 0, tensor.nbytes)
 
 
 def _check_claim(name: str, tensor: Tensor, held: int, where: str) -> None:
@@ -203,8 +246,15 @@ def encode(
 
 def _records(prepared: Prepared, options: SaveOptions) -> Iterator[Record]:
     as_bytes = replace(options, bytes_as_holder=True)
+    # A blob that is no tensor has its name as the key, which can be that of a chunk of a tensor.
+    others = {n: b.kind for n, b in prepared.blobs.items() if b.kind != TENSOR and "#%" in n}
     for name, blob in prepared.blobs.items():
-        yield from encode_blob(name, blob, as_bytes if name in prepared.notes.stored else options)
+        chosen = as_bytes if name in prepared.notes.stored else options
+        for record in encode_blob(name, blob, chosen):
+            if others and blob.kind == TENSOR and record[0] in others:
+                problem = f"the tensor {name!r} and the {others[record[0]]} {record[0]!r}"
+                raise UnsupportedError(f"{problem} need the same key", cure="Rename one of them.")
+            yield record
 
 
 def _notes(text: bytes) -> Record:
@@ -259,6 +309,7 @@ FORMAT = Format(
     accepts=accepts,
     decode=decode,
     encode=encode,
+    losses=losses,
     compares_digests=True,
     whole_stores=True,
     holds=frozenset(DTYPES.values()),

@@ -33,6 +33,9 @@ from tensorkeep.formats.caffe2.sealing import (
     refuse_unplain,
     take_notes,
 )
+from tensorkeep.formats.caffe2.sealing import (
+    losses as lost_before,
+)
 from tensorkeep.message import Message
 from tensorkeep.message.schema import encode_varint
 from tensorkeep.source import MemorySource, Source
@@ -50,11 +53,11 @@ from tensorkeep.wire.caffe2.fills import (
     read_fill,
 )
 from tensorkeep.wire.caffe2.schema import NET
-from tensorkeep.wire.caffe2.values import INT8_TENSOR, TENSOR, Blob
+from tensorkeep.wire.caffe2.values import INT8_TENSOR, Blob
 
 NAME = "caffe2-net"
 _HOLDS = frozenset(FILL_OF)
-_KINDS = frozenset((TENSOR, INT8_TENSOR))
+_KINDS = frozenset((INT8_TENSOR,))
 _COMMENT = b"# tensorkeep "
 _OP = b"\x12"
 _WORKERS, _LAST_FIELD = 4, 9  # fields of a NetDef; the others are messages and text
@@ -187,6 +190,8 @@ def encode(state: State, location: Location, *, plain: bool = False) -> Iterator
     prepared = prepare(kept, _HOLDS | {dtypes.FLOAT64}, kinds=_KINDS, devices=False)
     if plain:
         refuse_unplain(prepared, NAME)
+        if not prepared.blobs:
+            raise ArgumentError("there is nothing to save", where=location.where)
     if name.endswith(".pbtxt"):
         yield Stream(location.key, [_write_text(prepared, plain)])
         return
@@ -268,7 +273,7 @@ def losses(state: State) -> list[str]:
     for name, tensor in state.items():
         if not _is_exact(tensor):
             by_kind.setdefault(tensor.dtype, []).append(name)
-    lost = []
+    lost = lost_before(state)
     for kind, names in by_kind.items():
         listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
         target = _target(kind)

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from tensorkeep.wire.caffe2.values import KINDS
+
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 _NET = {1: (2,), 2: (2,), 3: (2,), 4: (0,), 5: (2,), 6: (2,), 7: (2,), 8: (2,), 9: (2,)}
@@ -42,6 +44,8 @@ _HOLDER = {
     **dict.fromkeys((5, 6, 7, 8, 9, 12), _SMALL),
 }
 _HOLDERS = (3, 4, 5, 6, 9, 10, 13)
+_CONTENTS = (3, 4, 5)  # of a BlobProto
+_KINDS = frozenset(kind.encode() for kind in KINDS)
 _TYPE = re.compile(rb"[\x20-\x7e]{1,200}")
 _IDENTIFIER = re.compile(rb"[A-Za-z_][\w:.\-]{0,200}")
 # What a NetDef written as text begins with; `op {` has to stand in the part that is looked at.
@@ -76,12 +80,14 @@ def is_net_text(head: bytes) -> bool:
 
 
 def is_blob(head: bytes, size: int) -> bool:
-    """A BlobProto: at most one name, then a type that is text."""
+    """A BlobProto: at most one name, then a type that is text, and known or with a content."""
     found = _fields(head, size, _BLOB)
     if not found or _count(found, 1) > 1 or _count(found, 2) != 1:
         return False
     kind = next(field for field in found if field.number == 2)
     tensors = [field for field in found if field.number == 3]
+    if not any(field.number in _CONTENTS for field in found) and kind.data not in _KINDS:
+        return False
     return bool(_TYPE.fullmatch(kind.data)) and all(map(_is_tensor_field, tensors))
 
 

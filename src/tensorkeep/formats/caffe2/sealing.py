@@ -13,13 +13,21 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import xxhash
 
 from tensorkeep import checksum
 from tensorkeep.checksum import mismatch
-from tensorkeep.dtypes import STRING, UINT8, DType
-from tensorkeep.errors import CorruptError, LossError
-from tensorkeep.formats.caffe2.blobs import FOR_READING, KEY, Gathered, blobs_of, gather
+from tensorkeep.dtypes import BOOL, STRING, UINT8, DType
+from tensorkeep.errors import ArgumentError, CorruptError, LossError
+from tensorkeep.formats.caffe2.blobs import (
+    FOR_READING,
+    KEY,
+    NOT_READ,
+    Gathered,
+    blobs_of,
+    gather,
+)
 from tensorkeep.message.schema import encode_varint
 from tensorkeep.notes import Notes, parse_notes
 from tensorkeep.source import Source
@@ -56,6 +64,8 @@ class Prepared:
             CorruptError: a tensor is not what its own digest says, so it was damaged before.
         """
         digests = hash_whole(self.state, self.state)
+        kept = self.gathered.tensors.items()
+        digests |= checksum.digests({name: t for name, t in kept if t.dtype is BOOL})
         noted = replace(self.notes, digests=digests).dump().encode()
         return _seal(noted, self.gathered).encode() + noted
 
@@ -92,10 +102,13 @@ def prepare(
         ArgumentError: its metadata does not fit its tensors.
     """
     stored = {name: (t.dtype, t.shape) for name, t in state.items() if t.dtype not in holds}
-    tensors = {name: _as_bytes(t) if name in stored else t for name, t in state.items()}
-    blobs = blobs_of(tensors, _restrict(state.metadata.get(KEY), kinds, devices))
-    gathered = gather(blobs)
+    tensors = {name: _as_bytes(t) if name in stored else _sound(t) for name, t in state.items()}
     metadata = dict(state.metadata)
+    if _not_read(state):
+        metadata[KEY] = {key: rows for key, rows in _own(state).items() if key != NOT_READ}
+    blobs = blobs_of(tensors, _restrict(metadata.get(KEY), kinds, devices))
+    gathered = gather(blobs)
+    _check_fit(tensors, gathered)
     if metadata.get(KEY) == gathered.metadata:
         metadata.pop(KEY, None)
     return Prepared(state, blobs, gathered, Notes(metadata, state.skeleton, stored))
@@ -106,13 +119,75 @@ def _restrict(metadata: Json, kinds: frozenset[str], devices: bool) -> Json:
         return metadata
     types = metadata.get("types")
     rows = types.items() if isinstance(types, dict) else ()
-    kept: Json = {name: kind for name, kind in rows if isinstance(kind, str) and kind in kinds}
+    kept: dict[str, Json] = {
+        name: kind for name, kind in rows if isinstance(kind, str) and kind in kinds
+    }
     places = {"devices": metadata["devices"]} if devices and "devices" in metadata else {}
-    return {"types": kept, "details": metadata.get("details", {}), **places}
+    details: Json = metadata.get("details", {})
+    if isinstance(details, dict):
+        details = {name: found for name, found in details.items() if name in kept}
+    return {"types": kept, "details": details, **places}
+
+
+def _check_fit(tensors: Mapping[str, Tensor], gathered: Gathered) -> None:
+    """Refuse blobs that would be read as other tensors than those that they were made of."""
+    found = gathered.tensors
+    ours = {id(tensor) for tensor in tensors.values()}  # which belong under their own names
+    for name in tensors.keys() | found.keys():
+        wanted, given = tensors.get(name), found.get(name)
+        if given is wanted:
+            continue
+        if (
+            given is None
+            or wanted is None
+            or id(given) in ours
+            or (given.dtype, given.shape) != (wanted.dtype, wanted.shape)
+        ):
+            raise ArgumentError(
+                f"the {KEY!r} metadata makes {given} of {name!r}, which is {wanted}",
+                cure=f"Drop {KEY!r} from the metadata to keep plain tensors.",
+            )
+
+
+def _own(state: State) -> dict[str, Json]:
+    own = state.metadata.get(KEY)
+    return own if isinstance(own, dict) else {}
+
+
+def _not_read(state: State) -> dict[str, Json]:
+    found = _own(state).get(NOT_READ)
+    return found if isinstance(found, dict) else {}
+
+
+def losses(state: State) -> list[str]:
+    """Say which blobs a state lacks, since nothing here reads them."""
+    return [f"{name!r}, a {kind}, was not read" for name, kind in _not_read(state).items()]
 
 
 def _as_bytes(tensor: Tensor) -> Tensor:
     return Tensor(UINT8, (tensor.nbytes,), tensor.source, tensor.offset, tensor.nbytes)
+
+
+def _sound(tensor: Tensor) -> Tensor:
+    """Make every byte of a bool 0 or 1, as Caffe2's records hold it."""
+    if tensor.dtype is not BOOL:
+        return tensor
+    return Tensor(BOOL, tensor.shape, _Bools(tensor), 0, tensor.nbytes)
+
+
+class _Bools(Source):
+    """The bytes of bools, 1 for all that are true."""
+
+    __slots__ = ("_tensor",)
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        super().__init__(tensor.nbytes, tensor.source.where)
+
+    def _read(self, start: int, stop: int) -> memoryview:
+        at = self._tensor.offset
+        held = self._tensor.source.read(at + start, at + stop)
+        return np.minimum(np.asarray(held, np.uint8), 1).data
 
 
 def refuse_unplain(prepared: Prepared, format: str) -> None:
@@ -126,14 +201,27 @@ def refuse_unplain(prepared: Prepared, format: str) -> None:
     lost = [f"the type of {name!r}, {kind}" for name, (kind, _) in stored.items()]
     if metadata := _unkept(prepared):
         lost.append(f"the metadata {', '.join(metadata)}")
-    if prepared.notes.skeleton is not None:
-        lost.append("the nesting and what is in it beside arrays")
+    if nesting := _nesting(prepared.notes.skeleton):
+        lost.append(nesting)
     if lost:
         raise LossError(
             f"{format} cannot hold {'; '.join(lost[:5])} in plain form",
             cure="Leave plain out, or save a flat dict of arrays of Caffe2's types.",
         )
     hash_whole(prepared.state, [name for name in prepared.state if name in prepared.state.digests])
+
+
+def _nesting(skeleton: Mapping[str, Json] | None) -> str:
+    """Say what a flat dict of arrays would lose of a nesting; empty for nothing."""
+    if skeleton is None:
+        return ""
+    tree = skeleton.get("tree", {})
+    leaves = list(tree.values()) if isinstance(tree, dict) else [None]
+    if all(leaf == "$" for leaf in leaves):
+        return f"that the arrays are {skeleton['framework']}'s" if "framework" in skeleton else ""
+    if all(leaf == "$" or str(leaf).startswith("$:") for leaf in leaves):
+        return "that names share a tensor, or are not their tensors' own"
+    return "the nesting and what is in it beside arrays"
 
 
 def _unkept(prepared: Prepared) -> list[str]:
@@ -201,7 +289,7 @@ def _parse(text: bytes, gathered: Gathered, where: str) -> Notes:
         raise CorruptError(
             "a name, type, shape or text in it is not what was saved, or a tensor is missing",
             where=where,
-            cure="Use another copy of it.",
+            cure="Use another copy of it, or take what is left with tensorkeep.caffe2.load.",
         )
     return parse_notes(noted, where, gathered.tensors)
 

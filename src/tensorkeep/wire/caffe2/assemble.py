@@ -52,11 +52,11 @@ class Layout:
         holes = zip(ends, [*self.begins, count], strict=True)
         self.gaps = [] if zeros else [(end, begin) for end, begin in holes if end < begin]
 
-    def between(self, begin: int, end: int) -> Iterator[tuple[Section, int, int]]:
-        """Give the sections that hold elements `begin` to `end`, and from where to where each.
+    def check(self, begin: int, end: int) -> None:
+        """Refuse elements `begin` to `end` if some of them are missing.
 
         Raises:
-            CorruptError: some of these elements are missing.
+            CorruptError: some are.
         """
         for first, last in self.gaps:
             if first < end and begin < last:
@@ -65,6 +65,14 @@ class Layout:
                     where=self.where,
                     cure="The file is cut short or lost a record; other elements can be read.",
                 )
+
+    def between(self, begin: int, end: int) -> Iterator[tuple[Section, int, int]]:
+        """Give the sections that hold elements `begin` to `end`, and from where to where each.
+
+        Raises:
+            CorruptError: some of these elements are missing.
+        """
+        self.check(begin, end)
         for i in range(max(bisect_right(self.begins, begin) - 1, 0), len(self.sections)):
             section = self.sections[i]
             if section.begin >= end:
@@ -109,6 +117,10 @@ class ChunkedSource(Source):
         self._layout = layout
         self._numpy = dtype.numpy
         super().__init__(dtype.nbytes(layout.count), layout.where)
+
+    def reach(self, start: int, stop: int) -> None:
+        width = self._numpy.itemsize
+        self._layout.check(start // width, -(-stop // width))
 
     def _read(self, start: int, stop: int) -> memoryview:
         return self._private(start, stop).toreadonly()

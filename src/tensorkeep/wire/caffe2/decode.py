@@ -24,6 +24,7 @@ _MOST_LEARNED, _MOST_ALIKE = 4096, 8
 _MOST_FIXED = 1024  # bytes kept of one
 _DATA_TYPES = (*range(11), *range(12, 16))
 _KIND_OF = {kind.encode(): kind for kind in KINDS}
+_KIND_OF |= dict.fromkeys((b"TensorCPU", b"TensorCUDA"), TENSOR)  # as older Caffe2 wrote
 
 
 class Part:

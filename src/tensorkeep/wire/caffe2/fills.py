@@ -39,6 +39,7 @@ from tensorkeep.wire.caffe2.arguments import (
     read_operator,
 )
 from tensorkeep.wire.caffe2.elements import DTYPE_OF
+from tensorkeep.wire.caffe2.messages import round_float32
 from tensorkeep.wire.caffe2.values import INT8_TENSOR, TENSOR, Blob, Int8Tensor
 
 GIVEN: dict[str, DType] = {
@@ -72,6 +73,7 @@ FILL_OF: dict[DType, str] = {
     if kind is not dtypes.FLOAT64 and not name.startswith("Int8")
 }
 MAX_RULED = 1 << 30  # bytes that a rule may make, since the file does not hold them
+_TEXT = 64  # bytes that a string of it takes beside its letters, once it is an object
 
 _GIVEN_CODES = (1, 2, 4, 5, 9, 10, 13)  # of DataType, that GivenTensorFill takes as its dtype
 _BYTE_CODE = 3
@@ -133,6 +135,31 @@ class _Elements(Source):
         skip = start - first * self._width
         data = self._make(first, last).view(np.uint8).data
         return data[skip : skip + stop - start].toreadonly()
+
+
+class _Repeated(Source):
+    """The canonical bytes of one string, many times; made when they are read."""
+
+    __slots__ = ("_count", "_value")
+
+    def __init__(self, count: int, value: bytes, where: str) -> None:
+        self._count = count
+        self._value = value
+        super().__init__(dtypes.STRING.nbytes(count) + count * len(value), where)
+
+    def _read(self, start: int, stop: int) -> memoryview:
+        head, length = dtypes.STRING.nbytes(self._count), len(self._value)
+        parts = []
+        if start < head:
+            first, last = start // 8, -(-min(stop, head) // 8)
+            offsets = np.arange(first, last, dtype="<u8") * np.uint64(length)
+            parts.append(offsets.tobytes()[start - 8 * first : min(stop, head) - 8 * first])
+        if stop > head and length:
+            first, last = max(start, head) - head, stop - head
+            skip = first % length
+            whole = self._value * -(-(skip + last - first) // length)
+            parts.append(whole[skip : skip + last - first])
+        return memoryview(b"".join(parts))
 
 
 def _shape(operator: Operator) -> tuple[int, ...]:
@@ -241,7 +268,9 @@ def _ruled(operator: Operator) -> Tensor:
     shape = _shape(operator)
     kind, value = _rule(operator)
     count = count_of(shape)
-    size = kind.nbytes(count) + (count * len(value) if kind is dtypes.STRING else 0)
+    size = kind.nbytes(count)
+    if kind is dtypes.STRING:
+        size += count * (len(value) + _TEXT)
     if size > MAX_RULED:
         raise UnsafeError(
             f"{operator.type} makes {size:,} bytes of {operator.outputs[0]!r}, which the file does "
@@ -249,8 +278,8 @@ def _ruled(operator: Operator) -> Tensor:
             where=operator.where,
         )
     if kind is dtypes.STRING:
-        data = dtypes.pack_strings([value] * count)
-        return Tensor(kind, shape, MemorySource(data, operator.where), 0, len(data))
+        texts = _Repeated(count, value, f"{operator.where}: {operator.outputs[0]}")
+        return Tensor(kind, shape, texts, 0, texts.size)
     step = _step(operator, shape) if operator.type == "DiagonalFill" else 1
 
     def make(first: int, last: int) -> npt.NDArray[Any]:
@@ -268,7 +297,8 @@ def _rule(operator: Operator) -> tuple[DType, Any]:
     if operator.type == "RangeFill":
         return dtypes.FLOAT32, None
     if operator.type == "Float16ConstantFill":
-        return dtypes.FLOAT16, np.float32(operator.float("value", 0.0)).astype(np.float16)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite
+            return dtypes.FLOAT16, np.float32(operator.float("value", 0.0)).astype(np.float16)
     value = operator.arguments.get("value")
     code = operator.integer("dtype", 1)
     if "dtype" not in operator.arguments and value is not None and value.f is None:
@@ -339,7 +369,7 @@ def encode_fill(name: str, blob: Blob) -> tuple[int, Iterator[Chunk]]:
     head += _head(5, len(named) + size) + named
     tail = b""
     if quantized is not None:
-        tail += _argument("Y_scale", b"\x15" + struct.pack("<f", quantized.scale))
+        tail += _argument("Y_scale", b"\x15" + struct.pack("<f", round_float32(quantized.scale)))
         tail += _argument("Y_zero_point", b"\x18" + encode_varint(quantized.zero_point))
 
     def chunks() -> Iterator[Chunk]:

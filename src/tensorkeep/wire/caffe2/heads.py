@@ -26,7 +26,7 @@ from tensorkeep.wire.caffe2.elements import (
     UNDEFINED,
     VARINT_FIELDS,
 )
-from tensorkeep.wire.caffe2.values import COUNTER, CPU, INDEX, KINDS, TENSOR
+from tensorkeep.wire.caffe2.values import COUNTER, CPU, INDEX, KINDS, TENSOR, TREE_CURSOR
 
 BFLOAT16 = 1  # the SerializationFormat
 
@@ -126,7 +126,8 @@ class Head:
         self.problem = _find_problem(self)
         all_of_it = self.begin == 0 and self.end == self.count
         self.whole = self.problem is None and self.num_chunks is None and all_of_it
-        if self.whole and self.kind == TENSOR and self.field in _PLAIN and self.values.together:
+        plain = self.field in _PLAIN and self.dtype is not dtypes.BOOL  # any byte but 0 is true
+        if self.whole and self.kind == TENSOR and plain and self.values.together:
             self.offset = self.values.start
 
 
@@ -149,7 +150,8 @@ def _find_problem(head: Head) -> Problem | None:
     if head.kind not in KINDS:
         kind = f"the type {head.kind!r}" if head.kind else "no type"
         return UnsupportedError, f"has {kind}; no deserializer reads that"
-    return _find_tensor_problem(head) if head.kind in _HOLDERS else None
+    holds = head.kind in _HOLDERS or (head.kind == TREE_CURSOR and head.has_tensor)
+    return _find_tensor_problem(head) if holds else None
 
 
 def _find_tensor_problem(head: Head) -> Problem | None:

@@ -66,7 +66,10 @@ class Section:
             bits[...] = np.frombuffer(raw, "<u2")
             np.left_shift(bits, 16, out=bits)
         else:
-            source.readinto(start + first * out.itemsize, out.view(np.uint8).data)
+            values = out.view(np.uint8)
+            source.readinto(start + first * out.itemsize, values.data)
+            if out.dtype == np.bool_:
+                np.minimum(values, 1, out=values)
 
     def _find(
         self, source: Source, start: int, stop: int, first: int, count: int

@@ -9,14 +9,14 @@ from bisect import bisect_right, insort
 from collections.abc import Iterator
 
 from tensorkeep.dtypes import DType
-from tensorkeep.errors import CorruptError, MissingError, UnsupportedError
+from tensorkeep.errors import ArgumentError, CorruptError, MissingError, UnsupportedError
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.caffe2.assemble import Layout
 from tensorkeep.wire.caffe2.blobs import read_blob
 from tensorkeep.wire.caffe2.decode import Part
 from tensorkeep.wire.caffe2.elements import RAW_DATA
 from tensorkeep.wire.caffe2.sections import count_values
-from tensorkeep.wire.caffe2.values import TENSOR, Blob, Device
+from tensorkeep.wire.caffe2.values import CPU, TENSOR, Blob, Device
 
 _SEPARATOR = "#%"
 
@@ -46,16 +46,28 @@ class BlobState:
 
     Caffe2 counts `current_size` up to `total_size`; `seen_chunks_ids` are the pieces of a blob that
     is no tensor. `shape`, `dtype` and `device` are those of the last part.
+
+    >>> state = BlobState(total_size=6, current_size=2, is_tensor=True)
+    >>> state.complete, state.shape
+    (False, None)
     """
 
-    __slots__ = ("_seen", "current_size", "is_tensor", "last", "parts", "total_size")
+    __slots__ = ("_last", "_seen", "current_size", "is_tensor", "parts", "total_size")
 
-    def __init__(self, part: Part, total_size: int, current_size: int, is_tensor: bool) -> None:
-        self.last = part
+    def __init__(
+        self,
+        total_size: int = 0,
+        current_size: int = 0,
+        is_tensor: bool = False,
+        part: Part | None = None,
+    ) -> None:
+        self._last = part
         self.total_size = total_size
         self.current_size = current_size
         self.is_tensor = is_tensor
-        self.parts = [part]  # in order of their elements, or as they came where Caffe2 reads them
+        self.parts = (
+            [] if part is None else [part]
+        )  # in order of their elements, or as they came where Caffe2 reads them
         self._seen: set[int] | None = None
 
     @property
@@ -73,20 +85,36 @@ class BlobState:
     @property
     def shape(self) -> tuple[int, ...] | None:
         """The shape of a tensor; None of other blobs."""
-        return self.last.dims if self.is_tensor else None
+        return self._last.dims if self._last and self.is_tensor else None
 
     @property
     def dtype(self) -> DType | None:
         """The element type of a tensor; None of other blobs."""
-        return self.last.dtype if self.is_tensor else None
+        return self._last.dtype if self._last and self.is_tensor else None
 
     @property
     def device(self) -> Device:
-        """Where the blob was when it was saved."""
-        return self.last.device
+        """Where the blob was when it was saved; the CPU where nothing was read."""
+        return self._last.device if self._last else CPU
+
+    @property
+    def last(self) -> Part:
+        """The part that was read last.
+
+        Raises:
+            ArgumentError: none was.
+        """
+        if self._last is None:
+            raise ArgumentError("nothing was read of this blob")
+        return self._last
+
+    @property
+    def where(self) -> str:
+        """Where the last part was read from."""
+        return self._last.source.where if self._last else ""
 
     def __repr__(self) -> str:
-        return f"BlobState({self.current_size} of {self.total_size}, {self.last!r})"
+        return f"BlobState({self.current_size} of {self.total_size}, {self._last!r})"
 
 
 def update_state(states: dict[str, BlobState], name: str, part: Part) -> bool:
@@ -102,11 +130,11 @@ def update_state(states: dict[str, BlobState], name: str, part: Part) -> bool:
     if not head.has_tensor:
         if state is not None:
             raise _refuse(name, part, "is there twice")
-        states[name] = BlobState(part, 0, 0, False)
+        states[name] = BlobState(0, 0, False, part)
         return True
     size = head.end - head.begin
     if state is None:
-        states[name] = BlobState(part, head.count, size, True)
+        states[name] = BlobState(head.count, size, True, part)
         return size == head.count
     if not state.is_tensor:
         raise _refuse(name, part, "is a tensor here, but was none before")
@@ -114,7 +142,7 @@ def update_state(states: dict[str, BlobState], name: str, part: Part) -> bool:
         raise _refuse(name, part, "has a part more than its elements need")
     if not head.has_segment:
         raise _refuse(name, part, "has a second part that does not say which elements it holds")
-    state.last = part
+    state._last = part
     state.current_size += size
     if state.current_size > state.total_size:
         found = f"{state.current_size} elements where {state.total_size} were expected"
@@ -127,12 +155,12 @@ def _count_piece(
 ) -> bool:
     head = part.head
     if state is None:
-        state = states[name] = BlobState(part, head.num_chunks or 0, 0, False)
+        state = states[name] = BlobState(head.num_chunks or 0, 0, False, part)
     if head.chunk_id in state.seen_chunks_ids:
         raise _refuse(name, part, f"has the piece {head.chunk_id} twice")
     if not 0 <= head.chunk_id < state.total_size:
         raise _refuse(name, part, f"has a piece {head.chunk_id} of {state.total_size}")
-    state.last = part
+    state._last = part
     state.seen_chunks_ids.add(head.chunk_id)
     state.current_size += 1
     if state.is_tensor:
@@ -186,7 +214,7 @@ class Assembly:
         """
         head, state = part.head, self.states.get(name)
         if state is None and head.whole and not self.thorough:  # nearly all blobs of most files
-            self.states[name] = BlobState(part, head.total, head.total, head.has_tensor)
+            self.states[name] = BlobState(head.total, head.total, head.has_tensor, part)
             return True
         if head.problem is not None:
             raise head.problem[0](f"the blob {name!r} {head.problem[1]}", where=part.where)
@@ -283,6 +311,8 @@ class Assembly:
             longest = max(part.end - part.begin for part in parts) or 1
             lost = sum(-(-(end - begin) // longest) for begin, end in gaps)
             words.append(f"{len(parts)} of {len(parts) + lost} chunks: {_ranges(gaps)} missing")
+        elif not (state := self.states[name]).is_tensor and not state.complete:
+            words.append(f"{state.current_size} of {state.total_size} pieces")
         elif len(parts) > 1:
             words.append(f"{len(parts)} chunks")
         if head.field == RAW_DATA and head.kind == TENSOR:

@@ -20,6 +20,7 @@ INDEX = "std::unique_ptr<caffe2::IndexBase>"
 TREE_CURSOR = "std::unique_ptr<TreeCursor>"
 TENSOR_VECTOR = "std::shared_ptr<std::vector<TensorCPU>>"
 DB_READER = "DBReader"
+UNINITIALIZED = "nullptr (uninitialized)"  # of a blob without a value; it is never saved
 MAPS = {
     f"(std::unordered_map<{key}, {value}>)": (key.removesuffix("_t"), value.removesuffix("_t"))
     for key in ("int32_t", "int64_t")
