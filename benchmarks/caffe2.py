@@ -148,7 +148,7 @@ class Ours:
     def __init__(self, workload: str, arrays: Arrays, path: Path, db_type: str) -> None:
         self.arrays = arrays
         self.path = path
-        options = caffe2.SaveOptions(bytes_as_holder=WORKLOADS[workload].as_bytes)
+        options = caffe2.SaveOptions(byte_holder=WORKLOADS[workload].as_bytes)
         self.workspace = caffe2.Workspace(save_options=options)
         for name, array in arrays.items():
             self.workspace.feed(name, array, copy=False)

@@ -162,11 +162,11 @@ def test_options_by_name() -> None:
         {"blob_name_regex": "b", "float_format": 2},
         {"chunk_size": -1},
     )
-    default = SaveOptions(chunk_size=100, bytes_as_holder=True)
+    default = SaveOptions(chunk_size=100, byte_holder=True)
     assert c2.get_blob_options("ab", rows, default).chunk_size == 5
     assert not c2.get_blob_options("ab", rows, default).bfloat16
     found = c2.get_blob_options("b", rows, default)
-    assert (found.chunk_size, found.bfloat16, found.bytes_as_holder) == (100, True, True)
+    assert (found.chunk_size, found.bfloat16, found.byte_holder) == (100, True, True)
     assert c2.get_blob_options("bb", rows, default).chunk_size == -1
     assert c2.get_blob_options("c", rows.options[:3], default) == default
     with pytest.raises(ArgumentError, match="blob_name_regex"):

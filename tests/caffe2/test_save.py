@@ -94,7 +94,7 @@ def test_chunk_sizes(tmp_path: Path) -> None:
 
 
 def test_the_defaults_of_a_workspace(tmp_path: Path) -> None:
-    ws = Workspace(str(tmp_path), save_options=SaveOptions(chunk_size=4, bytes_as_holder=True))
+    ws = Workspace(str(tmp_path), save_options=SaveOptions(chunk_size=4, byte_holder=True))
     ws.feed("w", np.arange(8, dtype=np.uint8) + 128)
     ws.run(create_operator("Save", ["w"], db="x", db_type="minidb"))
     found = read_file(tmp_path / "x")

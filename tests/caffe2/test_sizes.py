@@ -29,7 +29,7 @@ def filled(options: SaveOptions) -> Workspace:
 
 @pytest.mark.parametrize("file", ["estimate.json", "bytes_holder_estimate.json"])
 def test_as_recorded(file: str) -> None:
-    options = SaveOptions(bytes_as_holder=file.startswith("bytes_holder"))
+    options = SaveOptions(byte_holder=file.startswith("bytes_holder"))
     for run in json.loads((DATA / file).read_text()):
         ws = filled(options)
         given: dict[str, Any] = {}

@@ -124,7 +124,7 @@ def _options(entry: Entry) -> tuple[list[Message], SaveOptions]:
     flag = re.search(r"tensor_chunk_size=(\d+)", flags)
     default = SaveOptions(
         int(flag[1]) if flag else 1_000_000,
-        bytes_as_holder="bytes_as_holder=1" in flags,
+        byte_holder="bytes_as_holder=1" in flags,
         fp16_as_bytes="fp16_as_bytes=1" in flags,
     )
     return rows, default

@@ -126,7 +126,7 @@ def test_opening_reads_the_head_alone(dtype: str) -> None:
         (SaveOptions(10_000), "float32"),
         (SaveOptions(10_000), "int64"),
         (SaveOptions(10_000, bfloat16=True), "float32"),
-        (SaveOptions(10_000, bytes_as_holder=True), "int16"),
+        (SaveOptions(10_000, byte_holder=True), "int16"),
     ],
 )
 def test_a_section_reads_the_chunks_that_hold_it(options: SaveOptions, dtype: str) -> None:
@@ -419,7 +419,7 @@ SOUND: dict[str, Callable[[], bytes]] = {
     "bfloat16": lambda: record(Blob(TENSOR, of(np.ones(2, "float32"))), SaveOptions(bfloat16=True)),
     "int64": lambda: record(Blob(TENSOR, of([1, -1, 300]))),
     "bytes": lambda: record(
-        Blob(TENSOR, of(np.ones((2, 2), "int16"))), SaveOptions(bytes_as_holder=True)
+        Blob(TENSOR, of(np.ones((2, 2), "int16"))), SaveOptions(byte_holder=True)
     ),
     "strings": lambda: record(Blob(TENSOR, of(np.array(["a", "bc"], object)))),
     "std::string": lambda: record(Blob(STRING, b"text")),

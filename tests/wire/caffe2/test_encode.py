@@ -86,7 +86,7 @@ def test_records_are_what_the_schema_writes(dtype: str, holder: bool, device: De
     values = np.arange(-3, 300).astype(dtype)
     name = "n" * 200
     for chunk in (100, -1):
-        options = SaveOptions(chunk, bytes_as_holder=holder)
+        options = SaveOptions(chunk, byte_holder=holder)
         for key, chunks, _ in encode_blob(name, Blob(TENSOR, Tensor.of(values), device), options):
             data = b"".join(chunks)
             record = Message.parse(schema.BLOB, data)
@@ -114,7 +114,7 @@ def test_records_are_what_the_schema_writes(dtype: str, holder: bool, device: De
 )
 def test_every_array_comes_back(values: Any, chunk: int, holder: bool, name: str) -> None:
     blob = Blob(TENSOR, Tensor.of(values), Device(1, 2))
-    found = read_back(name, blob, SaveOptions(chunk, bytes_as_holder=holder))
+    found = read_back(name, blob, SaveOptions(chunk, byte_holder=holder))
     array = found.value.numpy()
     assert (array.dtype, array.shape, found.device) == (values.dtype, values.shape, blob.device)
     assert array.tobytes() == values.tobytes()
@@ -305,7 +305,7 @@ def options_row(pattern: str = "", chunk: int | None = None, form: int = 0) -> M
 
 
 def test_the_first_row_that_fits_wins_entirely() -> None:
-    default = SaveOptions(50, bytes_as_holder=True)
+    default = SaveOptions(50, byte_holder=True)
     rows = [
         options_row("fc.*", 7),
         options_row("fc1", 3, 2),

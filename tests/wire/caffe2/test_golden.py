@@ -157,7 +157,7 @@ def test_sizes_are_estimated_as_caffe2_did(file: str) -> None:
     runs = json.loads((golden.FOLDER / file).read_text())
     for run in runs:
         rows = golden.serialization_options(run["options"])
-        default = SaveOptions(bytes_as_holder=holder)
+        default = SaveOptions(byte_holder=holder)
         found = {
             name: estimate_size(name, blob, choose_options(name, rows, default))
             for name, blob in values.items()

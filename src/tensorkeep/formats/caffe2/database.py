@@ -245,7 +245,7 @@ def encode(
 
 
 def _records(prepared: Prepared, options: SaveOptions) -> Iterator[Record]:
-    as_bytes = replace(options, bytes_as_holder=True)
+    as_bytes = replace(options, byte_holder=True)
     # A blob that is no tensor has its name as the key, which can be that of a chunk of a tensor.
     others = {n: b.kind for n, b in prepared.blobs.items() if b.kind != TENSOR and "#%" in n}
     for name, blob in prepared.blobs.items():

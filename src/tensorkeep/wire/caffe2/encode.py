@@ -98,7 +98,7 @@ def _estimate_width(tensor: Tensor, options: SaveOptions) -> int:
     plain = dtype.bits // 8
     if dtype in (dtypes.UINT8, dtypes.INT8, dtypes.UINT16, dtypes.INT16, dtypes.FLOAT16):
         fp16 = dtype is dtypes.FLOAT16 and options.fp16_as_bytes
-        return plain if options.bytes_as_holder or fp16 else plain + 1 if plain == 1 else 3
+        return plain if options.byte_holder or fp16 else plain + 1 if plain == 1 else 3
     return plain
 
 

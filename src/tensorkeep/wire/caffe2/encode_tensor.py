@@ -119,7 +119,7 @@ def choose_field(dtype: DType, options: SaveOptions, name: str) -> int:
     if field == FLOAT_DATA:
         return RAW_DATA if options.bfloat16 else FLOAT_DATA
     if field == INT32_DATA and dtype is not dtypes.INT32:
-        as_bytes = options.bytes_as_holder or (options.fp16_as_bytes and dtype is dtypes.FLOAT16)
+        as_bytes = options.byte_holder or (options.fp16_as_bytes and dtype is dtypes.FLOAT16)
         return BYTE_DATA if as_bytes else INT32_DATA
     if field is None:
         raise UnsupportedError(

@@ -28,7 +28,7 @@ class SaveOptions:
     Args:
         chunk_size: elements per record; -1 for all of a tensor in one.
         bfloat16: write float32 with 16 bits, rounded as Caffe2 does.
-        bytes_as_holder: write bool and 8- and 16-bit numbers as plain bytes, not varints.
+        byte_holder: write bool and 8- and 16-bit numbers as plain bytes, not varints.
         fp16_as_bytes: the same for float16 alone.
         nan_safe: keep NaN a NaN in bfloat16, where Caffe2 may make zeros or infinities of it.
 
@@ -41,7 +41,7 @@ class SaveOptions:
 
     chunk_size: int = DEFAULT_CHUNK
     bfloat16: bool = False
-    bytes_as_holder: bool = False
+    byte_holder: bool = False
     fp16_as_bytes: bool = False
     nan_safe: bool = False
 
