@@ -29,7 +29,7 @@ import numpy as np
 
 import tensorkeep as tk
 from benchmarks.caffe2_oracle import WORKLOADS, build
-from benchmarks.measure import log
+from benchmarks.measure import Pool, log
 from benchmarks.tables import figure, filesystem, replace, table
 from benchmarks.workloads import Arrays
 from tensorkeep import caffe2
@@ -220,12 +220,16 @@ def measure(name: str, folder: Path, given: argparse.Namespace) -> Result:
     if given.oracle:
         peers[CAFFE2] = Caffe2(given.oracle, name, given.scale, folder)
     gc.freeze()
+    pool = Pool(int(2.5 * result.size))
     for turn in range(given.rounds):
         log(f"{name}: round {turn + 1} of {given.rounds}")
         for operation in (DURABLE, SAVE, READ):
             for peer in rotated(list(peers), turn):
                 works = peers[peer]
                 gc.collect()
+                os.sync()  # no peer pays for what another left in the page cache
+                pool.fill()
+                pool.drain()
                 if operation == READ:
                     times = works.load(check=turn == 0)
                 else:
