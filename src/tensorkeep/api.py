@@ -51,7 +51,7 @@ def open(target: Target, *, format: str | None = None) -> State:
         location = formats.find(location)
         chosen = formats.by_name(format) if format else formats.detect(location)
         state = _decode(chosen, location)
-        return _closing(state, location.store) if _is_ours(target, location) else state
+        return state.replace(close=location.store.close) if _is_ours(target, location) else state
     except MissingError as error:
         _close(target, location)
         if error.where == location.where and not error.cure:
@@ -72,21 +72,6 @@ def _close(target: Target, location: Location) -> None:
     location.close()
     if _is_ours(target, location):
         location.store.close()
-
-
-def _closing(state: State, store: Store) -> State:
-    """Have the store closed with the state."""
-    return State(
-        state,
-        metadata=state.metadata,
-        skeleton=state.skeleton,
-        digests=state.digests,
-        checks=state.checks,
-        remarks=state.remarks,
-        format=state.format,
-        where=state.where,
-        close=store.close,
-    )
 
 
 def _decode(chosen: Format, location: Location) -> State:
@@ -270,16 +255,7 @@ def _with_metadata(state: State, metadata: Mapping[str, Json]) -> State:
             f"the metadata is not JSON: {error}",
             cure="Use a dict of text keys with numbers, text, lists and dicts in it.",
         ) from None
-    return State(
-        state,
-        metadata={**state.metadata, **metadata},
-        skeleton=state.skeleton,
-        digests=state.digests,
-        checks=state.checks,
-        remarks=state.remarks,
-        format=state.format,
-        where=state.where,
-    )
+    return state.replace(metadata={**state.metadata, **metadata})
 
 
 def _write(
@@ -376,14 +352,11 @@ def convert(
     with open(source) as state:
         if names is not None:
             wanted = state.match(names)
-            state = State(
-                {name: state[name] for name in wanted},
-                metadata=state.metadata,
+            state = state.replace(
+                tensors={name: state[name] for name in wanted},
+                skeleton=None,
                 digests={n: state.digests[n] for n in wanted if n in state.digests},
                 checks={n: state.checks[n] for n in wanted if n in state.checks},
-                format=state.format,
-                where=state.where,
-                close=state.close,
             )
         return _write(state, location, chosen, durable, lossy, progress, options)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from tensorkeep.errors import MissingDependencyError
+from tensorkeep.optional import require
 
 
 def _address(value: Any, where: str) -> Hashable:
@@ -52,11 +51,5 @@ def library(module: str, where: str) -> Any:
     >>> library("json", "model.safetensors").dumps([1])
     '[1]'
     """
-    try:
-        return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a shared library of its is missing
-        raise MissingDependencyError(
-            f"its arrays belong to {module}, which cannot be imported: {error}",
-            where=where,
-            cure=f'Run pip install "tensorkeep[{module}]", or load with framework="numpy".',
-        ) from error
+    cure = f'Run pip install "tensorkeep[{module}]", or load with framework="numpy".'
+    return require(module, f"its arrays belong to {module}", cure, where)

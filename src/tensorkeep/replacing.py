@@ -196,7 +196,7 @@ def check_replaceable(target: Path) -> int | None:
 def create_beside(target: Path, mode: int | None) -> tuple[Path, int]:
     """Create the hidden file that will replace a target, and open it for reading and writing.
 
-    To be done while the folder is held by `staging.sharing`.
+    To be done while the folder is held by `hidden.sharing`.
 
     Args:
         target: what it will replace; no link.

@@ -83,6 +83,25 @@ class State(Mapping[str, Tensor]):
         """The bytes that all tensors hold together."""
         return sum(tensor.nbytes for tensor in self.values())
 
+    def replace(self, **changes: Any) -> State:
+        """Give a state with some arguments of its own, and all else of this one.
+
+        >>> State({}, metadata={"epoch": 3}).replace(format="npz").metadata
+        {'epoch': 3}
+        """
+        kept = {
+            "tensors": self._tensors,
+            "metadata": self.metadata,
+            "skeleton": self.skeleton,
+            "digests": self.digests,
+            "checks": self.checks,
+            "remarks": self.remarks,
+            "format": self.format,
+            "where": self.where,
+            "close": self._close,
+        }
+        return State(**(kept | changes))
+
     def match(self, names: str | Iterable[str]) -> list[str]:
         """List the names that match a glob, or any of several, in stored order.
 

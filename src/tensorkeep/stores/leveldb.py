@@ -32,7 +32,8 @@ from tensorkeep.database.engine import (
 from tensorkeep.database.opening import settle
 from tensorkeep.database.sorted import SortedDatabase
 from tensorkeep.database.staging import Staging
-from tensorkeep.errors import CorruptError, MissingDependencyError, StoreError, TensorKeepError
+from tensorkeep.errors import CorruptError, StoreError, TensorKeepError
+from tensorkeep.optional import require
 
 _BLOCK_SIZE, _WRITE_BUFFER, _OPEN_FILES = 65536, 268435456, 100  # Caffe2's
 _SEEN = re.compile(r"CURRENT|MANIFEST-\d+|\d+\.(ldb|sst|log)")
@@ -291,11 +292,5 @@ class LeveldbDatabase(SortedDatabase):
 
 
 def _library() -> Any:
-    try:
-        import plyvel
-    except ImportError as error:
-        raise MissingDependencyError(
-            "LevelDB databases need the package plyvel",
-            cure="Install it with pip install 'tensorkeep[leveldb]'.",
-        ) from error
-    return plyvel
+    cure = "Install it with pip install 'tensorkeep[leveldb]'."
+    return require("plyvel", "LevelDB databases need the package plyvel", cure)

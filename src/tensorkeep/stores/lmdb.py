@@ -26,10 +26,10 @@ from tensorkeep.database.staging import Staging
 from tensorkeep.errors import (
     ArgumentError,
     CorruptError,
-    MissingDependencyError,
     StoreError,
     TensorKeepError,
 )
+from tensorkeep.optional import require
 from tensorkeep.wire.lmdb import check_pages, looks_like_lmdb, newest_commit
 
 _MAP_SIZE = 1 << 40
@@ -226,14 +226,8 @@ class LmdbDatabase(SortedDatabase):
 
 
 def _library() -> Any:
-    try:
-        import lmdb
-    except ImportError as error:
-        raise MissingDependencyError(
-            "LMDB databases need the package lmdb",
-            cure="Install it with pip install 'tensorkeep[lmdb]'.",
-        ) from error
-    return lmdb
+    cure = "Install it with pip install 'tensorkeep[lmdb]'."
+    return require("lmdb", "LMDB databases need the package lmdb", cure)
 
 
 def _map_size(options: Mapping[str, Any]) -> int:

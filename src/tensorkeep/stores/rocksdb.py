@@ -15,7 +15,8 @@ from weakref import ReferenceType, ref
 from tensorkeep.database.engine import Engine, Page, WholeSnapshot, closed, held, link, unlinked
 from tensorkeep.database.sorted import SortedDatabase
 from tensorkeep.database.staging import Staging
-from tensorkeep.errors import CorruptError, MissingDependencyError, StoreError, TensorKeepError
+from tensorkeep.errors import CorruptError, StoreError, TensorKeepError
+from tensorkeep.optional import require
 
 _ABSENT = "key not found"
 _BLOCK_SIZE, _WRITE_BUFFER = 65536, 268435456  # Caffe2's
@@ -155,11 +156,5 @@ def _is_needed(name: str) -> bool:
 
 
 def _library() -> Any:
-    try:
-        import rocksdict
-    except ImportError as error:
-        raise MissingDependencyError(
-            "RocksDB databases need the package rocksdict",
-            cure="Install it with pip install 'tensorkeep[rocksdb]'.",
-        ) from error
-    return rocksdict
+    cure = "Install it with pip install 'tensorkeep[rocksdb]'."
+    return require("rocksdict", "RocksDB databases need the package rocksdict", cure)

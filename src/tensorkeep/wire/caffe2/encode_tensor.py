@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tensorkeep import dtypes
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import UnsupportedError
+from tensorkeep.message.schema import encode_varint
 from tensorkeep.message.varints import ahead, encoded_blocks, varints_size
 from tensorkeep.store import Chunk
 from tensorkeep.tensor import Tensor
@@ -301,20 +302,7 @@ def _strings_size(offsets: npt.NDArray[Any]) -> int:
     return int(offsets[-1]) + lengths.size + varints_size(lengths)
 
 
-@lru_cache(4096)
-def varint(value: int) -> bytes:
-    """Encode one integer of proto type int64 or int32.
-
-    >>> varint(300).hex(" ")
-    'ac 02'
-    """
-    value &= 2**64 - 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+varint = lru_cache(4096)(encode_varint)
 
 
 def prefixed(tag: int, data: bytes) -> bytes:
