@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import collections
 import enum
+import functools
 import json
 import math
 import random
 import sys
 import types
-from collections import OrderedDict, defaultdict, namedtuple
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,8 @@ class Outer:
 
 
 Plain = namedtuple("Plain", "first second")
+COUNTER: Any = Counter  # which counts with anything, whatever its types say
+EMPTY: tuple[Any, ...] = ()
 
 W = np.arange(6, dtype=np.float32).reshape(2, 3)
 VALUES: dict[str, Any] = {
@@ -276,16 +278,18 @@ def cyclic(kind: type) -> Any:
 
 REFUSED: dict[str, Any] = {
     "object": object(),
-    "set": {1, 2},
-    "frozenset": frozenset(),
+    "set of tuples of bytes": {(1, b"x")},
+    "set of named tuples": {Point(1)},
+    "set of sets": {frozenset()},
+    "frozenset of NumPy's": frozenset([np.int64(1)]),
+    "set of half a surrogate": {"\ud800"},
+    "set of a deep tuple": {functools.reduce(lambda inner, _: (inner,), range(3000), EMPTY)},
     "function": len,
     "lambda": lambda: 0,
     "class": int,
     "module": math,
     "generator": (i for i in "ab"),
     "iterator": iter([]),
-    "range": range(3),
-    "bytearray": bytearray(b"x"),
     "memoryview": memoryview(b"x"),
     "path": Path(),
     "enum": Color.RED,
@@ -295,9 +299,21 @@ REFUSED: dict[str, Any] = {
     "str subclass": type("Sub", (str,), {})("x"),
     "tuple subclass": type("Sub", (tuple,), {})(),
     "tuple that only seems named": Crooked((1, 2)),
-    "defaultdict": defaultdict(int),
-    "Counter": collections.Counter("ab"),
-    "deque": collections.deque(),
+    "set subclass": type("Sub", (set,), {})(),
+    "frozenset subclass": type("Sub", (frozenset,), {})(),
+    "bytearray subclass": type("Sub", (bytearray,), {})(),
+    "deque subclass": type("Sub", (deque,), {})(),
+    "Counter subclass": type("Sub", (Counter,), {})(),
+    "defaultdict subclass": type("Sub", (defaultdict,), {})(int),
+    "defaultdict of a function": defaultdict(lambda: 3),
+    "defaultdict of a bound function": defaultdict(functools.partial(int, 3)),
+    "defaultdict of a class like a builtin": defaultdict(type("int", (int,), {})),
+    "defaultdict of another builtin": defaultdict(bytearray),
+    "Counter of floats": COUNTER(a=1.5),
+    "Counter of bools": COUNTER(a=True),
+    "Counter of arrays": COUNTER(a=W),
+    "Counter with a key of bytes": Counter(b"ab" for _ in range(2)),
+    "slice": slice(3),
     "Random": random.Random(),
     "Generator": np.random.default_rng(),
     "RandomState": np.random.RandomState(0),

@@ -1,6 +1,7 @@
 """Save, load, checkpoint, convert and inspect the state of neural networks."""
 
 from tensorkeep.api import convert, load, open, save
+from tensorkeep.checkpoint import Checkpointer, checkpoints, keep
 from tensorkeep.diff import diff
 from tensorkeep.dtypes import DType, dtype
 from tensorkeep.errors import TensorKeepError
@@ -13,6 +14,7 @@ from tensorkeep.verify import verify
 __version__ = "0.2.0"
 
 __all__ = [
+    "Checkpointer",
     "DType",
     "Location",
     "Source",
@@ -20,9 +22,11 @@ __all__ = [
     "Store",
     "Tensor",
     "TensorKeepError",
+    "checkpoints",
     "convert",
     "diff",
     "dtype",
+    "keep",
     "load",
     "open",
     "save",

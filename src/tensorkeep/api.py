@@ -150,32 +150,66 @@ def load(
                 with np.errstate(all="ignore"):  # what does not fit becomes infinite, as asked
                     arrays[name] = array.astype(to.numpy)
 
-        if state.skeleton is None and forced is None and device in (None, "cpu"):
-            return {name: arrays[name] for name in tensors}
-
-        first: dict[str, Framework] = {}
-
-        def leaf(name: str, saved_as: str, text: str) -> Any:
-            array = arrays[name]
-            if text:
-                return _text_array(array, text)
-            if array.dtype == object:
-                return array
-            saved = forced or frameworks.FRAMEWORKS.get(saved_as or "numpy")
-            if saved is None:
-                raise UnsupportedError(
-                    f"was saved from arrays of {saved_as!r}, which is not known here",
-                    where=state.where,
-                    cure='Update tensorkeep, or load with framework="numpy".',
-                )
-            if first.setdefault(name, saved) is not saved:
-                array = array.copy()  # memory that one framework writes to is no other's
-            return saved.from_numpy(array, device, state.where)
-
         if names is not None:
             usual = str((state.skeleton or {}).get("framework", ""))
+            leaf = _leaves(state, arrays, forced, device)
             return {name: leaf(name, usual, "") for name in wanted}
-        return unflatten(state.skeleton, tensors, leaf, state.where)
+        return nest(state, arrays, framework=framework, device=device)
+
+
+def nest(
+    state: State,
+    arrays: Mapping[str, npt.NDArray[Any]],
+    *,
+    framework: str | None = None,
+    device: str | None = None,
+) -> Any:
+    """Build the nesting of a state from the arrays that were read of it.
+
+    Args:
+        state: what the arrays belong to.
+        arrays: writable ones that nobody else uses, by the names of all the state's tensors.
+        framework: "numpy", "torch" or "jax" for all arrays; each as it was saved otherwise.
+        device: where to place them, as the framework names it.
+
+    Raises:
+        CorruptError: the skeleton of the nesting is damaged.
+        MissingDependencyError: the framework is not installed.
+    """
+    forced = frameworks.by_name(framework) if framework else None
+    if state.skeleton is None and forced is None and device in (None, "cpu"):
+        return {name: arrays[name] for name in state}
+    leaf = _leaves(state, arrays, forced, device)
+    return unflatten(state.skeleton, dict(state.items()), leaf, state.where)
+
+
+def _leaves(
+    state: State,
+    arrays: Mapping[str, npt.NDArray[Any]],
+    forced: Framework | None,
+    device: str | None,
+) -> Callable[[str, str, str], Any]:
+    """Give what makes an array the leaf that it was saved from."""
+    first: dict[str, Framework] = {}
+
+    def leaf(name: str, saved_as: str, text: str) -> Any:
+        array = arrays[name]
+        if text:
+            return _text_array(array, text)
+        if array.dtype == object:
+            return array
+        saved = forced or frameworks.FRAMEWORKS.get(saved_as or "numpy")
+        if saved is None:
+            raise UnsupportedError(
+                f"was saved from arrays of {saved_as!r}, which is not known here",
+                where=state.where,
+                cure='Update tensorkeep, or load with framework="numpy".',
+            )
+        if first.setdefault(name, saved) is not saved:
+            array = array.copy()  # memory that one framework writes to is no other's
+        return saved.from_numpy(array, device, state.where)
+
+    return leaf
 
 
 def _text_array(array: npt.NDArray[Any], kind: str) -> npt.NDArray[Any]:
@@ -270,6 +304,12 @@ def _write(
     if not location.key and not (chosen.whole_stores and isinstance(location.store, Database)):
         raise ArgumentError(
             "is a folder or a whole store", where=location.where, cure="Name a file in it."
+        )
+    if chosen.encode is None:
+        raise ArgumentError(
+            f"{chosen.name} is read here, not written",
+            where=location.where,
+            cure=f"It is written by {chosen.written_by}." if chosen.written_by else "",
         )
     known = list(inspect.signature(chosen.encode).parameters)[2:]
     for option in options:

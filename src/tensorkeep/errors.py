@@ -8,6 +8,7 @@
     ├── StoreError (OSError)          the place that keeps the bytes failed
     ├── MissingError (KeyError, FileNotFoundError)   a file, key or tensor is not there
     ├── LossError (ValueError)        the target cannot hold everything
+    ├── MismatchError (ValueError)    what was saved does not fit what it is to be restored into
     ├── MissingDependencyError (ImportError)         an optional library is not installed
     ├── UnsafeError (PermissionError) reading on would leave what the caller pointed at
     ├── ClosedError (ValueError)      the state was closed before it was read
@@ -74,6 +75,10 @@ class LossError(TensorKeepError, ValueError):
     """The target cannot hold everything the state has."""
 
 
+class MismatchError(TensorKeepError, ValueError):
+    """What was saved does not fit what it is to be restored into."""
+
+
 class MissingDependencyError(TensorKeepError, ImportError):
     """An optional library that this needs is not installed."""
 
@@ -96,6 +101,7 @@ __all__ = [
     "CorruptError",
     "FormatError",
     "LossError",
+    "MismatchError",
     "MissingDependencyError",
     "MissingError",
     "StoreError",

@@ -37,7 +37,8 @@ class Format:
         accepts: looks at a location's first bytes (and name, for text); no two formats may accept
             the same location.
         decode: gives the lazy state; reads no more than headers.
-        encode: gives the streams to write; takes the state, the location and keyword options.
+        encode: gives the streams to write; takes the state, the location and keyword options. None
+            where `save` and `convert` do not write it.
         instead: gives where a state is kept when nothing has its very name (an index of shards), or
             None.
         losses: says what of a state the format cannot hold, a sentence each.
@@ -46,6 +47,7 @@ class Format:
             brings; they are compared before it otherwise.
         whole_stores: whether it also writes to a whole database, its records being the keys.
         corruption: exceptions of other libraries that mean damaged bytes.
+        written_by: what does write it, where `encode` is None.
         extra: the optional dependency group to install, where it needs one.
     """
 
@@ -53,11 +55,12 @@ class Format:
     suffixes: tuple[str, ...]
     accepts: Callable[[Location], bool]
     decode: Callable[[Location], State]
-    encode: Callable[..., Iterator[Stream]]
+    encode: Callable[..., Iterator[Stream]] | None
     instead: Callable[[Location], Location | None] = _nowhere
     losses: Callable[[State], list[str]] = _nothing
     holds: frozenset[DType] = field(default_factory=frozenset)
     corruption: tuple[type[Exception], ...] = (RecursionError,)
     compares_digests: bool = False
     whole_stores: bool = False
+    written_by: str = ""
     extra: str = ""

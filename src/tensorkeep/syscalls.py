@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import sys
 from functools import lru_cache
 
 _LINUX = sys.platform == "linux"
 _SYNC_FILE_RANGE_WRITE = 2
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_FICLONE = 0x40049409
 _CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.ENODEV}
 
 # statfs(2) magic numbers of filesystems where a page fault is a network round trip.
@@ -75,3 +79,50 @@ def start_writeback(fd: int, start: int, size: int) -> None:
     """Ask the kernel to begin writing a range to the disk, without waiting for it."""
     if _LINUX:
         _libc().sync_file_range(fd, start, size, _SYNC_FILE_RANGE_WRITE)
+
+
+def exchange(one: str, other: str) -> None:
+    """Swap the names of two files or folders of one filesystem, in one step.
+
+    Raises:
+        OSError: they cannot be swapped; ENOSYS where the system does not offer it.
+    """
+    if not _LINUX or not hasattr(_libc(), "renameat2"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    names = os.fsencode(one), os.fsencode(other)
+    if _libc().renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), one, None, other)
+
+
+def clone(source: int, target: int) -> None:
+    """Have an empty file share the bytes of another until one of them is written to.
+
+    Raises:
+        OSError: the filesystem cannot do that.
+    """
+    if not _LINUX:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    fcntl.ioctl(target, _FICLONE, source)
+
+
+def available_memory() -> int | None:
+    """Give the bytes of memory that can still be taken, in this control group too; None if unknown.
+
+    Facts: proc(5), and the kernel's description of control groups, version 2.
+    """
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            rows = dict(line.split(":", 1) for line in lines)
+        available = int(rows["MemAvailable"].split()[0]) << 10
+    except (OSError, ValueError, LookupError):
+        return None
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as text:
+            limit = int(text.read())
+        with open("/sys/fs/cgroup/memory.stat", encoding="ascii") as lines:
+            used = dict(line.split() for line in lines)
+        taken = sum(int(used[kind]) for kind in ("anon", "shmem", "kernel", "sock"))
+        return max(0, min(available, limit - taken))
+    except (OSError, ValueError, LookupError):  # "max" where there is no limit
+        return available

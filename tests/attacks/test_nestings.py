@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,36 @@ def test_the_helper_makes_a_good_file(path: Path) -> None:
     assert found[0]["w"].tolist() == W.tolist()
 
 
+NO_ITEMS: dict[str, Any] = {
+    "number": 3,
+    "null": None,
+    "text": "ab",
+    "dict": {"a": 1},
+    "lists": [[1]],
+    "dicts": [{}],
+    "arrays": ["$:w"],
+    "scalars": [{"$scalar": "$:w"}],
+    "bytes": [{"$bytes": "YQ=="}],
+    "tuples of lists": [{"$tuple": [[1]]}],
+    "tuples of bytes": [{"$tuple": [{"$bytes": ""}]}],
+    "named tuples": [{"$namedtuple": ["m", "P", {"a": 1}]}],
+    "ranges": [{"$range": [1, 2, 3]}],
+    "sets": [{"$frozenset": []}],
+    "an item twice": [1, 2, 1],
+    "equal items": [1, True],
+}
+NO_PAIRS: dict[str, Any] = {
+    "number": 3,
+    "null": None,
+    "text": "ab",
+    "dict": {"ab": 1},
+    "singles": [["a"]],
+    "triples": [["a", 1, 2]],
+    "list as key": [[["a"], 1]],
+    "array as key": [["$:w", 1]],
+    "bytes as key": [[{"$bytes": ""}, 1]],
+    "a key twice": [["a", 1], ["a", 2]],
+}
 BROKEN: dict[str, Any] = {
     "unknown tag": {"$exec": "import os"},
     "missing tensor": {"a": "$"},
@@ -89,6 +120,84 @@ BROKEN: dict[str, Any] = {
     "bytes cut": {"$bytes": "abc"},
     "bytes of nothing": {"$bytes": "$:nothing"},
     "bytes of null": {"$bytes": None},
+    "bytes of numbers": {"$bytes": "$:w"},
+    "complex beyond a float": {"$complex": [{"$int": "0x1" + "0" * 400}, 0]},
+    "bytearray of number": {"$bytearray": 3},
+    "bytearray not base64": {"$bytearray": "*"},
+    "bytearray of nothing": {"$bytearray": "$:nothing"},
+    "bytearray of numbers": {"$bytearray": "$:w"},
+    **{
+        f"{kind} of {name}": {f"${kind}": items}
+        for kind in ("set", "frozenset")
+        for name, items in NO_ITEMS.items()
+    },
+    "deque of number": {"$deque": 3},
+    "deque of text": {"$deque": "ab"},
+    "deque of null": {"$deque": None},
+    "deque of an array": {"$deque": "$:w"},
+    "deque below nothing": {"$deque": [], "maxlen": -1},
+    "deque over its room": {"$deque": [1, 2], "maxlen": 1},
+    "deque of huge room": {"$deque": [], "maxlen": {"$int": "0x1" + "0" * 16}},
+    "deque of vast room": {"$deque": [], "maxlen": {"$int": "0x1" + "0" * 6000}},
+    "deque of half a room": {"$deque": [], "maxlen": 1.5},
+    "deque of true room": {"$deque": [1], "maxlen": True},
+    "deque of rooms": {"$deque": [], "maxlen": [3]},
+    "deque of a room of text": {"$deque": [], "maxlen": "3"},
+    **{
+        f"{kind} of {name}": {f"${kind}": pairs}
+        for kind in ("defaultdict", "counter")
+        for name, pairs in NO_PAIRS.items()
+    },
+    "defaultdict of a function": {"$defaultdict": [], "factory": "eval"},
+    "defaultdict of a dotted name": {"$defaultdict": [], "factory": "os.system"},
+    "defaultdict of a dunder": {"$defaultdict": [], "factory": "__import__"},
+    "defaultdict of no name": {"$defaultdict": [], "factory": ""},
+    "defaultdict of False": {"$defaultdict": [], "factory": False},
+    "defaultdict of a list": {"$defaultdict": [], "factory": ["int"]},
+    "defaultdict of a tag": {"$defaultdict": [], "factory": {"$tuple": []}},
+    "counter of floats": {"$counter": [["a", 1.5]]},
+    "counter of bools": {"$counter": [["a", True]]},
+    "counter of text": {"$counter": [["a", "b"]]},
+    "counter of null": {"$counter": [["a", None]]},
+    "counter of arrays": {"$counter": [["a", "$:w"]]},
+    "range of number": {"$range": 3},
+    "range of text": {"$range": "abc"},
+    "range of null": {"$range": None},
+    "range of nothing": {"$range": []},
+    "range of two": {"$range": [1, 2]},
+    "range of four": {"$range": [1, 2, 3, 4]},
+    "range of floats": {"$range": [0, 1.5, 1]},
+    "range of bools": {"$range": [False, True, True]},
+    "range of texts": {"$range": ["0", "1", "1"]},
+    "range of no step": {"$range": [0, 3, 0]},
+    "torch's number": {"$torch": 3},
+    "torch's null": {"$torch": None},
+    "torch's text": {"$torch": "device"},
+    "torch's nothing": {"$torch": []},
+    "torch's single": {"$torch": ["dtype"]},
+    "torch's function": {"$torch": ["load", "x"]},
+    "torch's list": {"$torch": [["dtype"], "float32"]},
+    "torch's false": {"$torch": [False, "float32"]},
+    "dtype of number": {"$torch": ["dtype", 3]},
+    "dtype of list": {"$torch": ["dtype", ["float32"]]},
+    "dtype of array": {"$torch": ["dtype", "$:w"]},
+    "dtype of no name": {"$torch": ["dtype", ""]},
+    "dtype with a module": {"$torch": ["dtype", "torch.float32"]},
+    "dtype with a dunder": {"$torch": ["dtype", "__name__"]},
+    "dtype with a line": {"$torch": ["dtype", "float32\n"]},
+    "dtype far too long": {"$torch": ["dtype", "f" * 100_000]},
+    "device of number": {"$torch": ["device", 0]},
+    "device below nothing": {"$torch": ["device", "cuda:-1"]},
+    "device beyond a byte": {"$torch": ["device", "cuda:128"]},
+    "device in Arabic": {"$torch": ["device", "cuda:\u0661"]},
+    "device of two": {"$torch": ["device", "cuda:0:1"]},
+    "size of number": {"$torch": ["size", 3]},
+    "size of text": {"$torch": ["size", "23"]},
+    "size of null": {"$torch": ["size", None]},
+    "size of floats": {"$torch": ["size", [1.5]]},
+    "size of bools": {"$torch": ["size", [True]]},
+    "size of arrays": {"$torch": ["size", ["$:w"]]},
+    "size beyond 64 bits": {"$torch": ["size", [{"$int": "0x1" + "0" * 16}]]},
 }
 
 
@@ -186,7 +295,13 @@ def test_a_text_type_that_is_far_too_wide(path: Path) -> None:
 def test_many_copies_of_one_tensor(path: Path) -> None:
     """A few bytes of nesting may not ask for a fresh copy of a tensor each."""
     large = np.zeros(10 << 20, np.uint8)
-    for leaf in ({"$bytes": "$:w"}, {"$array": "$:w"}, "$:w", {"$scalar": "$:w"}):
+    for leaf in (
+        {"$bytes": "$:w"},
+        {"$bytearray": "$:w"},
+        {"$array": "$:w"},
+        "$:w",
+        {"$scalar": "$:w"},
+    ):
         write(path, {"tree": [leaf] * 1000}, w=large)
         try:
             found = tk.load(path)
@@ -202,6 +317,56 @@ def test_a_deep_nesting(path: Path) -> None:
             tk.load(path)
         except tk.TensorKeepError:
             continue
+
+
+@pytest.mark.parametrize("tag", ["tuple", "set", "frozenset", "deque"])
+def test_a_deep_nesting_of(tag: str, path: Path) -> None:
+    for levels in (150, 900):
+        text = f'{{"${tag}":[' * levels + "]}" * levels
+        write(path, '{"version":1,"tree":' + text + "}")
+        try:
+            tk.load(path)
+        except errors.CorruptError:
+            continue
+        assert tag in ("tuple", "deque")
+
+
+@pytest.mark.parametrize("name", ["eval", "exec", "open", "system", "type", "object", "Counter"])
+def test_a_factory_is_never_looked_up(name: str, path: Path) -> None:
+    refuse(write(path, {"tree": {"$defaultdict": [["a", 1]], "factory": name}}))
+
+
+def test_a_range_far_too_long_is_not_counted(path: Path) -> None:
+    write(path, {"tree": {"$range": [0, {"$int": "0x1" + "0" * 100}, 1]}})
+    assert tk.load(path) == range(16**100)
+
+
+@pytest.mark.parametrize("loaded", [None, types.ModuleType("torch")], ids=["none", "empty"])
+@pytest.mark.parametrize(
+    ("kind", "told"), [("dtype", "float32"), ("dtype", "load"), ("device", "cuda:0"), ("size", [2])]
+)
+def test_a_torch_that_is_not_there(
+    kind: str, told: Any, loaded: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", loaded)
+    write(path, {"tree": {"$torch": [kind, told]}})
+    assert tk.load(path) == (tuple(told) if kind == "size" else told)
+
+
+def test_a_dtype_that_torch_calls_so_and_is_none(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file may name an element type, not anything else that torch has."""
+    ran: list[str] = []
+    torch = types.ModuleType("torch")
+    vars(torch)["dtype"] = type("dtype", (), {})
+    vars(torch)["load"] = ran.append
+    vars(torch)["__getattr__"] = ran.append
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    for name in ("load", "hub", "dtype"):
+        write(path, {"tree": {"$torch": ["dtype", name]}})
+        assert tk.load(path) == name
+    assert ran == []
 
 
 @pytest.mark.parametrize("field", ["a b", "_a", "def", "", "a=print(1)", "__class__", "\n"])

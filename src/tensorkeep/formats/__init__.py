@@ -20,6 +20,7 @@ FORMATS: dict[str, Format] = {
     "caffe2": caffe2.DATABASE,
     "caffe2-blob": caffe2.BARE,
     "caffe2-net": caffe2.NET,
+    "checkpoint": safetensors.CHECKPOINT,
     "json": json_format.FORMAT,
     "npy": npy.FORMAT,
     "npz": npz.FORMAT,
@@ -52,7 +53,7 @@ def for_writing(location: Location) -> Format:
         )
     found = _by_suffix(location)
     if found is None:
-        endings = ", ".join(format.suffixes[0] for format in FORMATS.values())
+        endings = ", ".join(format.suffixes[0] for format in FORMATS.values() if format.encode)
         raise ArgumentError(
             "the name's ending does not tell the format to write",
             where=location.where,

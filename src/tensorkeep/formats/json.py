@@ -247,13 +247,13 @@ def _walk(
         return leaf(tree, path)
     inner: Any
     match tag, tree[tag]:
-        case "$array" | "$scalar" | "$bytes", (str() | dict()) as place:
+        case "$array" | "$scalar" | "$bytes" | "$bytearray", (str() | dict()) as place:
             inner = _walk(place, leaf, where, path, depth)
-        case "$tuple", [*items]:
+        case "$tuple" | "$deque", [*items]:
             inner = [node(child, str(i)) for i, child in enumerate(items)]
         case "$namedtuple", [module, name, dict(fields)]:
             inner = [module, name, {key: node(child, key) for key, child in fields.items()}]
-        case "$dict" | "$ordereddict", [*pairs] if all(map(_is_pair, pairs)):
+        case "$dict" | "$ordereddict" | "$defaultdict", [*pairs] if all(map(_is_pair, pairs)):
             inner = [[key, node(child, _key(key, where))] for key, child in pairs]
         case _:
             return tree

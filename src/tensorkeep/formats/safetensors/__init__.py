@@ -19,7 +19,8 @@ from tensorkeep.checksum import mismatch
 from tensorkeep.dtypes import DTYPES
 from tensorkeep.errors import ArgumentError, MissingError
 from tensorkeep.format import Format, Stream
-from tensorkeep.formats.safetensors.header import NO_DIGEST, SEAL
+from tensorkeep.formats.safetensors.checkpoint import FORMAT as CHECKPOINT
+from tensorkeep.formats.safetensors.checkpoint import is_checkpoint
 from tensorkeep.formats.safetensors.shards import (
     INDEX,
     decode_index,
@@ -34,6 +35,7 @@ from tensorkeep.formats.safetensors.single import decode_file, encode_file
 from tensorkeep.notes import KEY, Notes
 from tensorkeep.state import Json, State
 from tensorkeep.store import Location
+from tensorkeep.wire.seal import NO_DIGEST, SEAL
 
 _MAX_ALIGN = 1 << 20
 
@@ -41,7 +43,7 @@ _MAX_ALIGN = 1 << 20
 def accepts(location: Location) -> bool:
     """A header length that fits followed by `{`, an index of shards, or a folder of either."""
     if not location.key:
-        return _in_folder(location) is not None
+        return not is_checkpoint(location) and _in_folder(location) is not None
     if location.name.endswith(INDEX):
         return location.head.lstrip()[:1] == b"{"
     head = location.head
@@ -164,3 +166,5 @@ FORMAT = Format(
     compares_digests=True,
     holds=frozenset(DTYPES.values()),
 )
+
+__all__ = ["CHECKPOINT", "FORMAT"]

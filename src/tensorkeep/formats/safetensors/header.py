@@ -13,18 +13,15 @@ from dataclasses import dataclass
 from operator import sub
 from typing import Any
 
-import xxhash
-
 from tensorkeep import dtypes
 from tensorkeep.dtypes import DType, count_of
 from tensorkeep.errors import ArgumentError, CorruptError, UnsafeError
-from tensorkeep.notes import KEY, MAX_AXES, is_shape
+from tensorkeep.notes import MAX_AXES, is_shape
 from tensorkeep.state import MAX_TENSORS
+from tensorkeep.wire.seal import SEAL, seal
 from tensorkeep.wire.text import bound_values, dump_json, parse_json, quote
 
 MAX_HEADER = 64 << 20  # the reference library reads up to 100 MB; real headers stay far below
-SEAL = f"{KEY}.header_xxh3_128"  # the digest of the header, taken with zeros in its place
-NO_DIGEST = "0" * 32  # what stands in the place of a digest until it is known
 MAX_TEXTS = 100_000  # of `__metadata__`
 
 # In the reference library's order; files are laid out from the last to the first.
@@ -244,50 +241,3 @@ def build_header(
         )
     head = len(header).to_bytes(8, "little") + header
     return seal(head) if SEAL in texts else head
-
-
-_DIGEST = re.compile(rb' ?"([0-9a-f]{32})"')
-
-
-def _place(head: bytes) -> int:
-    """Find where the one digest of a header or an index stands; -1 where there is none, or two."""
-    # Nothing but the member itself looks so: within JSON text the quotes would be escaped.
-    mark = f'"{SEAL}":'.encode()
-    found = []
-    at = head.find(mark)
-    while at >= 0:
-        if digest := _DIGEST.match(head, at + len(mark)):
-            found.append(digest.start(1))
-        at = head.find(mark, at + 1)
-    return found[0] if len(found) == 1 else -1
-
-
-def seal(head: bytes) -> bytes:
-    """Put the digest of a header or an index into the place kept for it."""
-    at = _place(head)
-    if at < 0:
-        return head
-    found = xxhash.xxh3_128_hexdigest(head).encode()
-    return head[:at] + found + head[at + len(found) :]
-
-
-def check_seal(head: memoryview, sealed: Any, where: str) -> None:
-    """Check the digest of a header or an index, where it has one.
-
-    Raises:
-        CorruptError: a bit of it has changed since it was written.
-    """
-    if sealed is None:
-        return
-    raw = bytes(head)
-    at = _place(raw)
-    stop = at + len(NO_DIGEST)
-    if at < 0 or raw[at:stop] != str(sealed).encode(errors="replace"):
-        raise CorruptError("the header's own digest is damaged", where=where)
-    found = xxhash.xxh3_128_hexdigest(raw[:at] + NO_DIGEST.encode() + raw[stop:])
-    if found != sealed:
-        raise CorruptError(
-            f"the header is damaged: its XXH3-128 is {found}, {sealed} was saved",
-            where=where,
-            cure="Use another copy of the file.",
-        )

@@ -21,12 +21,13 @@ from tensorkeep.errors import (
     UnsafeError,
 )
 from tensorkeep.format import Stream
-from tensorkeep.formats.safetensors.header import MAX_HEADER, NO_DIGEST, SEAL, check_seal, seal
+from tensorkeep.formats.safetensors.header import MAX_HEADER
 from tensorkeep.formats.safetensors.single import decode_file
 from tensorkeep.notes import KEY, Notes, parse_notes
 from tensorkeep.state import MAX_TENSORS, Json, State
 from tensorkeep.store import Late, Location
 from tensorkeep.tensor import Tensor
+from tensorkeep.wire.seal import NO_DIGEST, SEAL, check_seal, seal
 from tensorkeep.wire.text import parse_json
 
 INDEX = ".safetensors.index.json"

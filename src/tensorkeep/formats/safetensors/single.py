@@ -14,11 +14,8 @@ from tensorkeep.format import Stream
 from tensorkeep.formats.safetensors.header import (
     CODES,
     MAX_HEADER,
-    NO_DIGEST,
-    SEAL,
     Header,
     build_header,
-    check_seal,
     parse_header,
 )
 from tensorkeep.notes import KEY, Notes, parse_notes
@@ -26,6 +23,7 @@ from tensorkeep.source import Source
 from tensorkeep.state import Json, State
 from tensorkeep.store import Chunk, Late, Location
 from tensorkeep.tensor import Tensor
+from tensorkeep.wire.seal import NO_DIGEST, SEAL, check_seal
 
 _CODE_OF = {kind: code for code, kind in CODES.items()}
 _HASHED = 2 << 20  # bytes that are still in cache when they are written after they were hashed

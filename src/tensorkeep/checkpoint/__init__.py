@@ -1,0 +1,43 @@
+"""Checkpoints that cannot be lost: saved whole or not at all, checked, kept and restored."""
+
+from __future__ import annotations
+
+import os
+
+from tensorkeep.checkpoint.checkpointer import Checkpointer
+from tensorkeep.checkpoint.filling import Differences
+from tensorkeep.checkpoint.folder import Folder
+from tensorkeep.checkpoint.keeping import Best, Keep, keep
+from tensorkeep.checkpoint.listing import Checkpoint, read_checkpoint
+from tensorkeep.checkpoint.restoring import Restored
+from tensorkeep.checkpoint.saving import Saving
+from tensorkeep.errors import MissingError
+
+
+def checkpoints(folder: str | os.PathLike[str]) -> list[Checkpoint]:
+    """List the checkpoints of a folder in the order of their steps, damaged ones too.
+
+    Raises:
+        MissingError: there is no such folder.
+
+    >>> import tempfile
+    >>> checkpoints(tempfile.mkdtemp())
+    []
+    """
+    if not os.path.isdir(folder):
+        raise MissingError("there is no such folder", where=os.fsdecode(folder))
+    found = Folder(folder)
+    return [read_checkpoint(found, step)[0] for step in found.steps()]
+
+
+__all__ = [
+    "Best",
+    "Checkpoint",
+    "Checkpointer",
+    "Differences",
+    "Keep",
+    "Restored",
+    "Saving",
+    "checkpoints",
+    "keep",
+]

@@ -1,0 +1,118 @@
+"""Restore: the newest sound checkpoint, read and verified, into what is there or anew."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from tensorkeep import api
+from tensorkeep.checkpoint.filling import Differences, fill
+from tensorkeep.checkpoint.folder import Folder
+from tensorkeep.checkpoint.listing import Checkpoint, newest_first, read_checkpoint
+from tensorkeep.checkpoint.rng import RNG, restore_rng
+from tensorkeep.errors import CorruptError, MismatchError, MissingError
+from tensorkeep.formats.safetensors.manifest import STATE, Manifest
+from tensorkeep.reading import read_arrays
+from tensorkeep.state import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was restored.
+
+    Args:
+        step: of the training.
+        state: what was saved; with `like`, that with what was saved in it.
+        path: the checkpoint's folder.
+        metrics: what was measured when it was saved.
+        metadata: what the user keeps with it.
+        skipped: newer checkpoints that are no good, each with the reason.
+        differences: what did not fit; empty unless `partial`.
+    """
+
+    step: int
+    state: Any
+    path: str
+    metrics: dict[str, float | str] = field(default_factory=dict)
+    metadata: dict[str, Json] = field(default_factory=dict)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    differences: Differences = field(default_factory=Differences)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How to restore; see `Checkpointer.restore`."""
+
+    like: Any = None
+    partial: bool = False
+    verify: bool = True
+    rng: bool = True
+    framework: str | None = None
+    device: str | None = None
+
+
+def restore(
+    folder: Folder, step: int | None, wanted: Wanted
+) -> tuple[Restored, Manifest | None] | None:
+    """Restore a step, or the newest that is sound; None where there is none at all.
+
+    Raises:
+        MissingError: there is no such step.
+        CorruptError: it, or every one, is damaged.
+        MismatchError: it does not fit what it is to be restored into.
+    """
+    if step is not None and not os.path.isdir(folder.path_of(step)):
+        there = folder.steps()
+        raise MissingError(
+            f"there is no checkpoint of step {step}",
+            where=folder.where,
+            cure=f"There are {', '.join(map(str, there[-10:]))}." if there else "There is none.",
+        )
+    skipped: list[tuple[str, str]] = []
+    rows = newest_first(folder) if step is None else iter([read_checkpoint(folder, step)])
+    for row, manifest in rows:
+        try:
+            if row.problem:
+                raise CorruptError(row.problem, where=row.path)
+            return _restore(folder, row, wanted, skipped), manifest
+        except MismatchError:
+            raise
+        except (CorruptError, MissingError) as error:
+            if step is not None:
+                raise
+            skipped.append((row.path, error.problem))
+    if skipped:
+        listed = "; ".join(f"{path}: {problem}" for path, problem in skipped)
+        raise CorruptError(
+            f"none of {len(skipped)} checkpoints can be restored: {listed}",
+            where=folder.where,
+            cure="Run `tensorkeep checkpoints DIR verify`; sound tensors can still be loaded "
+            "one by one.",
+        )
+    return None
+
+
+def _restore(
+    folder: Folder, row: Checkpoint, wanted: Wanted, skipped: list[tuple[str, str]]
+) -> Restored:
+    path = folder.path_of(row.step)
+    differences = Differences()
+    with api.open(path, format="checkpoint") as state:
+        digests = state.digests if wanted.verify else None
+        arrays = read_arrays(dict(state.items()), copy=wanted.like is None, digests=digests)
+        saved = api.nest(state, arrays, framework=wanted.framework, device=wanted.device)
+    if wanted.like is not None:
+        saved, differences = fill(wanted.like, saved, row.path, partial=wanted.partial)
+    if wanted.rng and (kept := _read_rng(path)) is not None:
+        restore_rng(kept, row.path)
+    return Restored(
+        row.step, saved, row.path, row.metrics, row.metadata, list(skipped), differences
+    )
+
+
+def _read_rng(path: str) -> Any:
+    """Read the random generators' state, which opening the checkpoint has checked."""
+    with open(os.path.join(path, STATE), "rb") as file:
+        return json.load(file).get(RNG)

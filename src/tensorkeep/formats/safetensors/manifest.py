@@ -1,0 +1,225 @@
+"""MANIFEST.json: the last file of a checkpoint to be written, and what makes it one.
+
+    {"version": 1, "writer": "tensorkeep 0.3.0",
+     "step": 1200, "time": 1764225600.0,        seconds since 1970
+     "reason": "interval",                      why it was saved
+     "metrics": {NAME: NUMBER or TEXT}, "metadata": {...},
+     "parent": "step-00001100" or null,         the checkpoint whose files it may share
+     "files": {FILE: {"size": BYTES, "xxh3_128": HEX}},
+     "tensors": {NAME: {"file": FILE, "name": NAME THERE, "dtype": ..., "shape": [...],
+                        "range": [START, STOP], "xxh3_128": HEX}},
+     "tensorkeep.header_xxh3_128": HEX}         the seal of this document
+
+The digest of a safetensors file is that of its header, which holds the digests of its tensors; that
+of any other file is of all its bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tensorkeep.dtypes import DTYPES, DType
+from tensorkeep.errors import CorruptError, MissingError, UnsafeError, UnsupportedError
+from tensorkeep.notes import is_shape
+from tensorkeep.state import MAX_TENSORS, Json
+from tensorkeep.store import Location
+from tensorkeep.wire.seal import NO_DIGEST, SEAL, check_seal, seal
+from tensorkeep.wire.text import dump_json, parse_json
+
+MANIFEST = "MANIFEST.json"
+STATE = "state.json"
+VERSION = 1
+_MAX_SIZE = 1 << 30
+_MAX_FILES = 10_000
+_DIGEST = re.compile("[0-9a-f]{32}")
+_WRONG = "is not what a checkpoint's manifest holds"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a checkpoint: its length in bytes, and its digest."""
+
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tensor of a checkpoint: what it is, where its bytes are, and their XXH3-128."""
+
+    file: str
+    name: str  # what the file calls it
+    dtype: DType
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a checkpoint consists of, and what is known of it."""
+
+    step: int
+    time: float
+    reason: str = ""
+    metrics: Mapping[str, float | str] = field(default_factory=dict)
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    parent: str | None = None
+    writer: str = "tensorkeep"
+    files: Mapping[str, File] = field(default_factory=dict)
+    tensors: Mapping[str, Entry] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files but the manifest itself."""
+        return sum(file.size for file in self.files.values())
+
+    def dump(self) -> bytes:
+        """Write the document, a line for each file and tensor, with its seal."""
+        head = {
+            "version": VERSION,
+            "writer": self.writer,
+            "step": self.step,
+            "time": self.time,
+            "reason": self.reason,
+            "metrics": dict(self.metrics),
+            "metadata": dict(self.metadata),
+            "parent": self.parent,
+        }
+        files = {name: {"size": f.size, "xxh3_128": f.digest} for name, f in self.files.items()}
+        tensors = {
+            name: {
+                "file": entry.file,
+                "name": entry.name,
+                "dtype": entry.dtype.name,
+                "shape": list(entry.shape),
+                "range": [entry.start, entry.stop],
+                "xxh3_128": entry.digest,
+            }
+            for name, entry in self.tensors.items()
+        }
+        parts = [f"{json.dumps(key)}: {dump_json(value)}" for key, value in head.items()]
+        parts += [f'"files": {_lines(files)}', f'"tensors": {_lines(tensors)}']
+        parts.append(f'"{SEAL}": "{NO_DIGEST}"')
+        return seal(("{\n " + ",\n ".join(parts) + "\n}\n").encode())
+
+
+def _lines(rows: Mapping[str, Any]) -> str:
+    if not rows:
+        return "{}"
+    listed = (f"{dump_json(name)}: {dump_json(row)}" for name, row in rows.items())
+    return "{\n  " + ",\n  ".join(listed) + "\n }"
+
+
+def read_manifest(folder: Location) -> Manifest:
+    """Read the manifest of a checkpoint's folder.
+
+    Raises:
+        MissingError: there is none: the folder is no checkpoint, or was never finished.
+        CorruptError: it is damaged.
+        UnsupportedError: a later version wrote it.
+        UnsafeError: it claims more than any real one.
+    """
+    location = folder.beside(MANIFEST) if folder.key else Location(folder.store, MANIFEST)
+    try:
+        source = location.source
+        if source.size > _MAX_SIZE:
+            raise UnsafeError(f"{source.size:,} bytes are over the limit", where=location.where)
+        return parse_manifest(bytes(source.read(0, source.size)), location.where)
+    except MissingError:
+        raise MissingError(
+            f"there is no {MANIFEST}",
+            where=folder.where,
+            cure="It is no checkpoint, or one whose saving never finished.",
+        ) from None
+    finally:
+        location.close()
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Check and parse the document.
+
+    Raises:
+        CorruptError: it is damaged, or contradicts itself.
+        UnsupportedError: a later version wrote it.
+
+    >>> parse_manifest(Manifest(step=7, time=0.0).dump(), "example").step
+    7
+    """
+    document = parse_json(data, where, "manifest", most=16 * MAX_TENSORS)
+    if not isinstance(document, dict):
+        raise CorruptError("the manifest is not a JSON object", where=where)
+    if SEAL not in document:
+        raise CorruptError("the manifest's own digest is gone", where=where)
+    check_seal(memoryview(data), document[SEAL], where, "manifest")
+    if document.get("version") != VERSION:
+        raise UnsupportedError(
+            f"its manifest has version {document.get('version')!r}, not {VERSION}",
+            where=where,
+            cure="Update tensorkeep.",
+        )
+    match document:
+        case {
+            "step": int(step),
+            "time": int() | float() as time,
+            "reason": str(reason),
+            "writer": str(writer),
+            "metrics": dict(metrics),
+            "metadata": dict(metadata),
+            "parent": str() | None as parent,
+            "files": dict(files),
+            "tensors": dict(tensors),
+        } if 0 <= step < 2**63 and len(files) <= _MAX_FILES and len(tensors) <= MAX_TENSORS:
+            known = {name: _file(name, row, where) for name, row in files.items()}
+            return Manifest(
+                step=step,
+                time=float(time),
+                reason=reason,
+                metrics={name: _metric(name, value, where) for name, value in metrics.items()},
+                metadata=metadata,
+                parent=parent,
+                writer=writer,
+                files=known,
+                tensors={name: _entry(name, row, known, where) for name, row in tensors.items()},
+            )
+    raise CorruptError(f"the document {_WRONG}", where=where)
+
+
+def _file(name: str, row: Any, where: str) -> File:
+    match row:
+        case {"size": int(size), "xxh3_128": str(digest)} if (
+            size >= 0 and _DIGEST.fullmatch(digest) and "/" not in name
+        ):
+            return File(size, digest)
+    raise CorruptError(f"the file {name[:80]!r} {_WRONG}", where=where)
+
+
+def _metric(name: str, value: Any, where: str) -> float | str:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise CorruptError(f"the metric {name[:80]!r} {_WRONG}", where=where)
+    return value
+
+
+def _entry(name: str, row: Any, files: Mapping[str, File], where: str) -> Entry:
+    match row:
+        case {
+            "file": str(file),
+            "name": str(inner),
+            "dtype": str(dtype),
+            "shape": list(shape),
+            "range": [int(start), int(stop)],
+            "xxh3_128": str(digest),
+        } if (
+            file in files
+            and dtype in DTYPES
+            and is_shape(shape)
+            and 0 <= start <= stop <= files[file].size
+            and _DIGEST.fullmatch(digest)
+        ):
+            return Entry(file, inner, DTYPES[dtype], tuple(shape), start, stop, digest)
+    raise CorruptError(f"the tensor {name[:80]!r} {_WRONG}", where=where)
