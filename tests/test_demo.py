@@ -18,7 +18,7 @@ from tensorkeep.demo import Summary, network, process, run
 from tensorkeep.demo.digits import FILE, Digits, draw, training_and_held_out
 from tensorkeep.demo.training import start, train_epoch
 from tensorkeep.errors import ArgumentError, StoreError, TensorKeepError
-from tensorkeep.formats import FORMATS
+from tensorkeep.formats import WRITTEN
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def test_it_learns(told: Told) -> None:
 def test_every_format_holds_the_same_weights(told: Told) -> None:
     _, held_out = training_and_held_out()
     converted = {row.format for row in told.summary.conversions}
-    assert converted | told.summary.skipped.keys() == FORMATS.keys()
+    assert converted | told.summary.skipped.keys() == WRITTEN.keys()
     assert {"safetensors", "npz", "json"} <= converted
     trained = tk.load(told.folder / "digits.safetensors")["average"]
     for row in told.summary.conversions:

@@ -14,7 +14,7 @@ import pytest
 
 import tensorkeep as tk
 from tensorkeep import errors
-from tensorkeep.formats import FORMATS
+from tensorkeep.formats import WRITTEN
 
 VERBS: dict[str, Callable[[Any], Any]] = {
     "open": tk.open,
@@ -26,7 +26,7 @@ VERBS: dict[str, Callable[[Any], Any]] = {
 
 every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
 every_name = pytest.mark.parametrize(
-    "name", ["model", "model.bin", *(f"model{f.suffixes[0]}" for f in FORMATS.values())]
+    "name", ["model", "model.bin", *(f"model{f.suffixes[0]}" for f in WRITTEN.values())]
 )
 
 WRONG: dict[str, bytes] = {

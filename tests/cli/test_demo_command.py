@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.cli.running import Run
 
-from tensorkeep.formats import FORMATS
+from tensorkeep.formats import WRITTEN
 
 
 def test_the_story_and_its_summary(run: Run, tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_the_story_and_its_summary(run: Run, tmp_path: Path) -> None:
     assert found["folder"] == str(folder)
     assert found["files"] == {path.name: path.stat().st_size for path in folder.iterdir()}
     told = {done["format"] for done in found["conversions"]} | set(found["skipped"])
-    assert told == set(FORMATS)
+    assert told == set(WRITTEN)
     assert "Kill it" in ran.err
     ran = run("demo", folder)  # which is not empty now
     assert (ran.code, ran.out) == (2, "")

@@ -14,7 +14,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tensorkeep import testing
 from tensorkeep.format import Format
-from tensorkeep.formats import FORMATS
+from tensorkeep.formats import WRITTEN
 from tensorkeep.store import Store
 from tensorkeep.stores import STORES
 from tensorkeep.stores.file import FileStore
@@ -60,7 +60,7 @@ def test_any_order_of_operations(make: Make, tmp_path: Path) -> None:
 
 
 @every_store
-@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("format", WRITTEN.values(), ids=WRITTEN)
 def test_failing_saves_leave_the_old_state(make: Make, format: Format, tmp_path: Path) -> None:
     arrays = [np.full((2, 2), i, np.float32) for i in range(2)]
     old, new = (

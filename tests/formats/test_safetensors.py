@@ -18,7 +18,7 @@ import tensorkeep as tk
 from tensorkeep import dtypes, errors, testing
 from tensorkeep.dtypes import DType
 from tensorkeep.formats import FORMATS
-from tensorkeep.formats.safetensors import FORMAT
+from tensorkeep.formats.safetensors import encode
 from tensorkeep.formats.safetensors.shards import size_of
 from tensorkeep.store import Location
 from tensorkeep.stores.memory import MemoryStore
@@ -273,7 +273,7 @@ def test_what_would_not_be_read_is_not_written() -> None:
     tensor = testing.sample(dtypes.UINT8, (0,))
     state = tk.State(dict.fromkeys(map(str, range(500_001)), tensor))
     with pytest.raises((errors.ArgumentError, errors.UnsafeError)):
-        next(iter(FORMAT.encode(state, Location(MemoryStore(), KEY), checksums=False)))
+        next(iter(encode(state, Location(MemoryStore(), KEY), checksums=False)))
 
 
 # --- shards -------------------------------------------------------------------------------------

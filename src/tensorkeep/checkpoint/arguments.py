@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tensorkeep import frameworks
@@ -82,6 +81,8 @@ def check_metadata(metadata: Mapping[str, Json] | None) -> dict[str, Json]:
 @lru_cache(maxsize=1)
 def writer() -> str:
     """Name this library and its version."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return f"tensorkeep {version('tensorkeep')}"
     except PackageNotFoundError:  # used from its sources

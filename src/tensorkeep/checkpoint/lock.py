@@ -11,7 +11,6 @@ import errno
 import fcntl
 import json
 import os
-import socket
 import threading
 import time
 
@@ -88,7 +87,7 @@ class Lock:
         info = os.fstat(self._fd)
         self._key = (info.st_dev, info.st_ino)
         _HELD[self._key] = self._owner
-        about = {"pid": self._owner, "host": socket.gethostname(), "since": round(time.time())}
+        about = {"pid": self._owner, "host": os.uname().nodename, "since": round(time.time())}
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, json.dumps(about).encode(), 0)

@@ -23,7 +23,7 @@ from tensorkeep.errors import (
     StoreError,
     UnsupportedError,
 )
-from tensorkeep.formats import FORMATS
+from tensorkeep.formats import WRITTEN
 from tensorkeep.stores.file import sweep
 from tensorkeep.verify import verify
 
@@ -191,7 +191,7 @@ def _convert(
     api.save(weights, source)
     done: list[Conversion] = []
     skipped: dict[str, str] = {}
-    for format in FORMATS.values():
+    for format in WRITTEN.values():
         target = source.with_suffix(format.suffixes[0])
         try:
             if target != source:

@@ -27,6 +27,9 @@ FORMATS: dict[str, Format] = {
     "safetensors": safetensors.FORMAT,
 }
 
+# Those that `save` and `convert` write.
+WRITTEN = {name: format for name, format in FORMATS.items() if format.encode is not None}
+
 
 def by_name(name: str) -> Format:
     """Find a format by its name.
@@ -53,7 +56,7 @@ def for_writing(location: Location) -> Format:
         )
     found = _by_suffix(location)
     if found is None:
-        endings = ", ".join(format.suffixes[0] for format in FORMATS.values() if format.encode)
+        endings = ", ".join(format.suffixes[0] for format in WRITTEN.values())
         raise ArgumentError(
             "the name's ending does not tell the format to write",
             where=location.where,

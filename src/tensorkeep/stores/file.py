@@ -163,25 +163,32 @@ class FileStore(Store):
             self.rollback()
 
     def _rename(self) -> None:
-        folders: set[Path] = set()
         try:
+            folders: set[Path] = set()
             while self._pending:
                 put = self._pending[0]
+                if len(self._pending) == 1:  # the last name makes the others count
+                    self._sync(folders)
                 take_place(put.temporary, put.target)
                 self._pending.pop(0)
                 if put.durable:
                     folders.add(put.target.parent)
-            for folder in folders:
-                os.fsync(self._folders[folder])
+            self._sync(folders)
+            for key in self._deleted:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.folder / key)
+            if self._deleted:
+                self._sync(folders)
         except OSError as error:
             problem = f"cannot be finished: {reason(error)}"
             cure = "Some of it may have been replaced already; verify it, and save it again."
             failure = StoreError(problem, where=self.where, cure=cure)
             failure.errno = error.errno
             raise failure from error
-        for key in self._deleted:
-            with contextlib.suppress(OSError):  # it was replaced and only takes up room
-                os.unlink(self.folder / key)
+
+    def _sync(self, folders: set[Path]) -> None:
+        for folder in folders:
+            os.fsync(self._folders[folder])
 
     def rollback(self) -> None:
         while self._pending:

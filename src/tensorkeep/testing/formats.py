@@ -10,7 +10,7 @@ import numpy as np
 from tensorkeep import api, frameworks
 from tensorkeep.errors import TensorKeepError, UnsupportedError
 from tensorkeep.format import Format
-from tensorkeep.formats import FORMATS
+from tensorkeep.formats import FORMATS, WRITTEN
 from tensorkeep.state import State
 from tensorkeep.store import Location
 from tensorkeep.stores.memory import MemoryStore
@@ -121,7 +121,7 @@ def check_acceptance(format: Format, **options: Any) -> None:
     accepting = _accepting(_open_in(format, files))
     if accepting != [format.name]:
         raise AssertionError(f"{format.name}: accepted by {accepting or 'none'}")
-    for other in FORMATS.values():
+    for other in WRITTEN.values():
         key = f"renamed{other.suffixes[0]}"
         accepting = _accepting(Location(MemoryStore({key: files[_key(format)]}), key))
         if len(accepting) > 1:

@@ -12,6 +12,8 @@ from functools import lru_cache
 from keyword import iskeyword
 from typing import Any
 
+import numpy as np
+
 from tensorkeep.dtypes import STRING, UINT8
 from tensorkeep.errors import CorruptError, TensorKeepError
 from tensorkeep.state import Json
@@ -230,7 +232,10 @@ class _Unflatten:
         tensor = self.tensors.get(self._name(leaf, path))
         if tensor is not None and tensor.dtype is not UINT8:
             raise CorruptError(f"bytes are a tensor of {tensor.dtype}", where=self.where)
-        found = self._leaf(leaf, path, "numpy", "").tobytes()
+        array = self._leaf(leaf, path, "numpy", "")
+        if not hasattr(array, "tobytes"):  # of a framework that was asked for
+            array = np.asarray(array.cpu())
+        found = array.tobytes()
         return kind(found) if isinstance(found, bytes) else found  # `diff` puts stand-ins there
 
     def build_torch(self, spec: Any, path: tuple[str, ...], tree: Any) -> Any:

@@ -147,7 +147,7 @@ def encode(
         removed = own_old - set(files)
         if not location.name.endswith(INDEX):
             removed |= {location.name}
-    for name in sorted(removed):
+    for name in sorted(removed, key=lambda name: (not name.endswith(INDEX), name)):
         yield Stream(location.beside(name).key, None)
 
 

@@ -11,6 +11,7 @@ import posixpath
 
 import xxhash
 
+from tensorkeep.dtypes import DTYPES
 from tensorkeep.errors import CorruptError
 from tensorkeep.format import Format
 from tensorkeep.formats.safetensors.manifest import (
@@ -139,5 +140,6 @@ FORMAT = Format(
     accepts=is_checkpoint,
     decode=decode,
     encode=None,
+    holds=frozenset(DTYPES.values()),
     written_by="tensorkeep.Checkpointer",
 )
