@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tensorkeep as tk
-from tensorkeep.demo import Summary, network, process, run
+from tensorkeep.demo import Summary, network, process, run, story
 from tensorkeep.demo.digits import FILE, Digits, draw, training_and_held_out
 from tensorkeep.demo.training import start, train_epoch
 from tensorkeep.errors import ArgumentError, StoreError, TensorKeepError
@@ -76,11 +76,22 @@ def test_gradients_are_the_slopes_of_the_loss() -> None:
 
 
 def test_a_stop_between_epochs_changes_no_bit(tmp_path: Path) -> None:
-    stopped, alone = tmp_path / "stopped.safetensors", tmp_path / "alone.safetensors"
-    for file, epochs in ((stopped, 1), (stopped, 2), (alone, 2)):
-        with process.training(file, epochs) as child:
+    stopped, alone = tmp_path / "stopped", tmp_path / "alone"
+    for folder, epochs in ((stopped, 1), (stopped, 2), (alone, 2)):
+        with process.training(folder, epochs) as child:
             assert [epoch.epoch for epoch in process.epochs_of(child)][-1] == epochs
-    assert stopped.read_bytes() == alone.read_bytes()
+    assert _files_of(newest(stopped)) == _files_of(newest(alone))
+
+
+def newest(run: Path) -> Path:
+    return Path(tk.checkpoints(run)[-1].path)
+
+
+def _files_of(checkpoint: Path) -> dict[str, bytes]:
+    """Give all that does not say when it was saved."""
+    files = [file for file in checkpoint.iterdir() if file.name != "MANIFEST.json"]
+    assert len(files) > 2
+    return {file.name: file.read_bytes() for file in files}
 
 
 @pytest.mark.parametrize("part", ["model", "optimizer", "rng", "average"])
@@ -99,22 +110,22 @@ def test_every_part_of_the_state_is_needed_to_resume(part: str, tmp_path: Path) 
 
 def test_it_is_killed_in_the_middle_of_a_save(told: Told) -> None:
     kill = told.summary.kill
-    assert kill.unfinished.startswith(".digits.safetensors.")
+    assert kill.unfinished.startswith(".step-0000")
     assert kill.unfinished.endswith(".tmp")
     assert 5 <= kill.epoch < told.summary.epochs
     assert any(kill.unfinished in line for line in told.lines)
 
 
 def test_it_resumes_and_ends_as_if_it_had_not_been_killed(told: Told) -> None:
-    state = tk.load(told.folder / "digits.safetensors", verify=True)
+    state = tk.load(newest(told.folder / "digits"), verify=True)
     assert [entry["epoch"] for entry in state["history"]] == list(range(1, told.summary.epochs + 1))
-    alone = told.folder / "uninterrupted.safetensors"
     assert told.summary.resumed_identical
-    assert (told.folder / "digits.safetensors").read_bytes() == alone.read_bytes()
+    alone = newest(told.folder / "uninterrupted")
+    assert _files_of(newest(told.folder / "digits")) == _files_of(alone)
 
 
 def test_it_learns(told: Told) -> None:
-    history = tk.load(told.folder / "digits.safetensors")["history"]
+    history = tk.load(newest(told.folder / "digits"))["history"]
     assert history[0]["accuracy"] < 0.9
     assert told.summary.accuracy == history[-1]["accuracy"] >= 0.95
     assert told.summary.kill.accuracy < told.summary.accuracy
@@ -125,7 +136,7 @@ def test_every_format_holds_the_same_weights(told: Told) -> None:
     converted = {row.format for row in told.summary.conversions}
     assert converted | told.summary.skipped.keys() == WRITTEN.keys()
     assert {"safetensors", "npz", "json"} <= converted
-    trained = tk.load(told.folder / "digits.safetensors")["average"]
+    trained = tk.load(newest(told.folder / "digits"))["average"]
     for row in told.summary.conversions:
         weights = tk.load(told.folder / row.file)
         assert row.identical
@@ -142,9 +153,9 @@ def test_a_format_that_cannot_hold_the_weights_is_named(told: Told) -> None:
 
 
 def test_it_says_what_is_left(told: Told) -> None:
-    left = {file.name: file.stat().st_size for file in told.folder.iterdir()}
+    left = {path.name: story._size(path) for path in told.folder.iterdir()}
     assert told.summary.files == left
-    assert not [name for name in left if name.endswith(".tmp")]
+    assert not [path for path in told.folder.rglob("*") if path.name.endswith(".tmp")]
     for name in left:
         assert any(line.endswith(name) for line in told.lines)
 
@@ -182,27 +193,26 @@ def test_the_process_imports_nothing_from_the_current_folder(
     for name in ("tensorkeep", "numpy", "json"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('a stranger')")
     monkeypatch.chdir(tmp_path)
-    with process.training(Path("state.safetensors"), 1) as child:
+    with process.training(Path("run"), 1) as child:
         epochs = list(process.epochs_of(child))
     assert [epoch.epoch for epoch in epochs] == [1]
-    assert tk.load(tmp_path / "state.safetensors")["epoch"] == 1
+    assert tk.load(newest(tmp_path / "run"))["epoch"] == 1
 
 
 def test_a_failing_process_says_why(tmp_path: Path) -> None:
-    file = tmp_path / "state.safetensors"
-    file.write_bytes(b"not a state")
+    file = tmp_path / "run"
+    file.write_bytes(b"not a folder")
     with (
         process.training(file, 1) as child,
-        pytest.raises(TensorKeepError, match=r"status 1: .*state\.safetensors"),
+        pytest.raises(TensorKeepError, match=r"status 1: .*run: cannot be written"),
     ):
         list(process.epochs_of(child))
 
 
 def test_a_finished_process_is_not_called_killed(tmp_path: Path) -> None:
-    file = tmp_path / "state.safetensors"
-    with process.training(file, 1) as child:
+    with process.training(tmp_path / "run", 1) as child:
         list(process.epochs_of(child))
-        assert process.kill_in_save(child, file) is None
+        assert process.kill_in_save(child, tmp_path / "run") is None
 
 
 @pytest.fixture
@@ -230,8 +240,9 @@ def test_an_interruption_leaves_the_last_good_state_alone(tmp_path: Path) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, say=interrupt)
-    assert [file.name for file in tmp_path.iterdir()] == ["digits.safetensors"]
-    assert tk.load(tmp_path / "digits.safetensors", verify=True)["epoch"] >= 5
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+    assert not list((tmp_path / "digits").glob(".step-*"))
+    assert tk.load(newest(tmp_path / "digits"), verify=True)["epoch"] >= 5
 
 
 INTERRUPTED = """

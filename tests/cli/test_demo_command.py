@@ -14,7 +14,7 @@ def test_the_story_and_its_summary(run: Run, tmp_path: Path) -> None:
     found = ran.json
     assert found["ok"] is True
     assert found["folder"] == str(folder)
-    assert found["files"] == {path.name: path.stat().st_size for path in folder.iterdir()}
+    assert found["files"].keys() == {path.name for path in folder.iterdir()}
     told = {done["format"] for done in found["conversions"]} | set(found["skipped"])
     assert told == set(WRITTEN)
     assert "Kill it" in ran.err

@@ -1,7 +1,8 @@
 """The folder that checkpoints are in: its lock, its names, and how one appears and goes.
 
     run/step-00001200/                        a checkpoint
-    run/.step-00001300.5f3a9c01.tensorkeep.tmp/   one that is being saved, or removed
+    run/.step-00001300.5f3a9c01.tensorkeep.tmp/       one that is being saved
+    run/.step-00000900.old.5f3a9c01.tensorkeep.tmp/   one that is being removed
     run/.step-00001200.aside/                 one that another of its step is about to replace
     run/.tensorkeep/lock                      who saves here
     run/.tensorkeep/verified/step-00001200    when all of it was read and found sound
@@ -27,7 +28,7 @@ from tensorkeep.replacing import Replacement, write_chunks
 from tensorkeep.store import Chunks, Progress
 
 _NAME = re.compile(r"step-([0-9]{8,18})")
-_OWN = re.compile(r"\.(step-[0-9]{8,18})\.(?:aside|[0-9a-f]{8}\.tensorkeep\.tmp)")
+_OWN = re.compile(r"\.(step-[0-9]{8,18})\.(?:aside|(?:old\.)?[0-9a-f]{8}\.tensorkeep\.tmp)")
 _NOTES = ".tensorkeep"
 _CANNOT_SWAP = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 _GONE = "Restore the folder, or make a new Checkpointer."
@@ -308,7 +309,7 @@ class Folder:
         Raises:
             OSError: it cannot be.
         """
-        trash = hidden(self.path_of(step))
+        trash = hidden(f"{self.path_of(step)}.old")
         try:
             os.rename(self.path_of(step), trash)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Train as the process that the demo kills: `python -m tensorkeep.demo FILE EPOCHS`.
+"""Train as the process that the demo kills: `python -m tensorkeep.demo FOLDER EPOCHS`.
 
 Prints a JSON object per saved epoch. To see the demo itself, run `tensorkeep demo`.
 """
@@ -13,9 +13,9 @@ from tensorkeep.demo.training import State, train
 
 
 def main() -> None:
-    """Train FILE to EPOCHS."""
-    file, epochs = sys.argv[1:]
-    train(Path(file), int(epochs), _report)
+    """Train in FOLDER to EPOCHS."""
+    folder, epochs = sys.argv[1:]
+    train(Path(folder), int(epochs), _report)
 
 
 def _report(state: State) -> None:

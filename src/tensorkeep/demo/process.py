@@ -31,9 +31,9 @@ class Epoch:
 
 
 @contextmanager
-def training(file: Path, epochs: int) -> Iterator[Process]:
-    """Run the training of `file` up to an epoch; it never outlives this context."""
-    command = [sys.executable, "-P", "-m", "tensorkeep.demo", str(file.absolute()), str(epochs)]
+def training(folder: Path, epochs: int) -> Iterator[Process]:
+    """Run the training in a folder up to an epoch; it never outlives this context."""
+    command = [sys.executable, "-P", "-m", "tensorkeep.demo", str(folder.absolute()), str(epochs)]
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -70,20 +70,20 @@ def epochs_of(process: Process) -> Iterator[Epoch]:
         raise TensorKeepError(f"the training process ended with status {status}: {words}")
 
 
-def kill_in_save(process: Process, file: Path) -> Path | None:
-    """Send SIGKILL once a save of `file` has begun.
+def kill_in_save(process: Process, folder: Path) -> Path | None:
+    """Send SIGKILL once a save in a folder has begun.
 
     Returns:
-        The unfinished file that it left, which proves that the save was under way; None where the
-        save, or the process, was over before the signal arrived.
+        The unfinished checkpoint that it left, which proves that the save was under way; None
+        where the save, or the process, was over before the signal arrived.
     """
-    while process.poll() is None and not unfinished(file):
+    while process.poll() is None and not unfinished(folder):
         time.sleep(_WATCH)
     process.kill()
     process.wait()
-    return next(iter(unfinished(file)), None)
+    return next(iter(unfinished(folder)), None)
 
 
-def unfinished(file: Path) -> list[Path]:
-    """List the hidden files that saves of `file` are writing, or were when they were killed."""
-    return list(file.parent.glob(f".{file.name}.*.tmp"))
+def unfinished(folder: Path) -> list[Path]:
+    """List the hidden checkpoints that a save is writing, or was when it was killed."""
+    return list(folder.glob(".step-????????.????????.*.tmp"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tensorkeep import api
+from tensorkeep.checkpoint import checkpoints
 from tensorkeep.demo import network
 from tensorkeep.demo.digits import Digits, draw, training_and_held_out
 from tensorkeep.demo.process import Epoch, epochs_of, kill_in_save, training, unfinished
@@ -32,9 +33,10 @@ Say = Callable[[str], None]
 _EPOCHS = 16
 _KILL_AFTER = 5  # epochs
 _TRIES = 4
-_STATE = "digits.safetensors"
-_ALONE = "uninterrupted.safetensors"
+_RUN = "digits"
+_ALONE = "uninterrupted"
 _WEIGHTS = "weights.safetensors"
+_TIMED = "MANIFEST.json"  # it says when it was saved
 _CANNOT_HOLD = (ArgumentError, LossError, MissingDependencyError, UnsupportedError)
 
 
@@ -80,15 +82,16 @@ def _make(folder: Path) -> None:
 
 def _run(folder: Path, say: Say) -> Summary:
     began = time.monotonic()
-    state, alone = folder / _STATE, folder / _ALONE
+    trained, alone = folder / _RUN, folder / _ALONE
     trained_on, held_out = training_and_held_out()
     try:
-        kill = _train_and_kill(state, len(trained_on), say)
-        _resume(state, kill, say)
-        same = _compare_with_uninterrupted(state, alone, say)
+        kill = _train_and_kill(trained, len(trained_on), say)
+        _resume(trained, kill, say)
+        same = _compare_with_uninterrupted(trained, alone, say)
     finally:
-        sweep(folder)  # what is left where this process is stopped itself
-    weights = _trained(state)
+        for each in (folder, trained, alone):
+            sweep(each)  # what is left where this process is stopped itself
+    weights = _trained(trained)
     accuracy = network.accuracy(weights, held_out.images, held_out.labels)
     conversions, skipped = _convert(weights, folder, accuracy, held_out, say)
     _recognise(weights, held_out, say)
@@ -103,28 +106,34 @@ def _run(folder: Path, say: Say) -> Summary:
         accuracy=accuracy,
         conversions=tuple(conversions),
         skipped=skipped,
-        files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+        files={path.name: _size(path) for path in sorted(folder.iterdir())},
         seconds=round(time.monotonic() - began, 2),
     )
     _close(summary, say)
     return summary
 
 
-def _train_and_kill(state: Path, count: int, say: Say) -> Kill:
+def _size(path: Path) -> int:
+    inner = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(file.stat().st_size for file in inner)
+
+
+def _train_and_kill(run: Path, count: int, say: Say) -> Kill:
     say(f"1. Train a small convolutional network on {count:,} handwritten digits")
-    say("   Its process saves everything it needs to go on after each epoch: weights, their")
-    say("   running average, Adam's moments, the random generator, the history.")
-    left, tries = _train_until_killed(state, say), 1
+    say("   After each epoch its process saves a checkpoint of everything it needs to go on:")
+    say("   weights, their running average, Adam's moments, the random generator, the history.")
+    left, tries = _train_until_killed(run, say), 1
     while left is None and tries < _TRIES:
         say("   The save was over before the signal arrived. Again, from where it stopped:")
-        left, tries = _train_until_killed(state, say), tries + 1
+        left, tries = _train_until_killed(run, say), tries + 1
     say("")
     say("2. Kill it (SIGKILL) in the middle of a save")
     if left is None:
         say(f"   no save was caught under way in {tries} tries")
     else:
         say(f"   left behind   {left.name}, unfinished")
-    good = api.load(state, verify=True)
+    newest = _newest(run)
+    good = api.load(newest, verify=True)
     kill = Kill(
         tries=tries,
         unfinished=left.name if left else "",
@@ -132,27 +141,33 @@ def _train_and_kill(state: Path, count: int, say: Say) -> Kill:
         step=good["optimizer"]["step"],
         accuracy=good["history"][-1]["accuracy"],
     )
-    say(f"   still good    {state.name}: epoch {kill.epoch}, every tensor verified")
+    say(f"   still good    {newest.name}: epoch {kill.epoch}, every tensor verified")
     return kill
 
 
-def _train_until_killed(state: Path, say: Say) -> Path | None:
-    with training(state, _EPOCHS) as process:
+def _newest(run: Path) -> Path:
+    return Path([row for row in checkpoints(run) if row.ok][-1].path)
+
+
+def _train_until_killed(run: Path, say: Say) -> Path | None:
+    with training(run, _EPOCHS) as process:
         for saved in epochs_of(process):
             _say_epoch(saved, say)
             if saved.epoch >= _KILL_AFTER:
-                return kill_in_save(process, state)
+                return kill_in_save(process, run)
     return None
 
 
-def _resume(state: Path, kill: Kill, say: Say) -> None:
+def _resume(run: Path, kill: Kill, say: Say) -> None:
     say("")
     say(f"3. Resume in a new process, from step {kill.step}")
-    with training(state, _EPOCHS) as process:
+    with training(run, _EPOCHS) as process:
         for saved in epochs_of(process):
             _say_epoch(saved, say)
-    if kill.unfinished and not unfinished(state):
-        say("   The next save removed the unfinished file.")
+    if kill.unfinished and not unfinished(run):
+        say("   It removed the unfinished checkpoint. Kept are the newest two and the best:")
+    for row in checkpoints(run):
+        say(f"   {row.step:8}   {row.size / 1000:,.0f} kB   accuracy {row.metrics['accuracy']:.4f}")
 
 
 def _say_epoch(saved: Epoch, say: Say) -> None:
@@ -163,20 +178,23 @@ def _say_epoch(saved: Epoch, say: Say) -> None:
     )
 
 
-def _compare_with_uninterrupted(state: Path, alone: Path, say: Say) -> bool:
+def _compare_with_uninterrupted(run: Path, alone: Path, say: Say) -> bool:
     with training(alone, _EPOCHS) as process:
         for _ in epochs_of(process):
             pass
-    same = filecmp.cmp(state, alone, shallow=False)
-    ends = "in the same file, byte for byte" if same else "in ANOTHER file: resuming lost something"
+    ours, theirs = _newest(run), _newest(alone)
+    names = sorted(path.name for path in ours.iterdir() if path.name != _TIMED)
+    _, *differing = filecmp.cmpfiles(ours, theirs, names, shallow=False)
+    same = ours.name == theirs.name and not any(differing)
+    ends = "in the same files, byte for byte" if same else "in OTHER files: resuming lost something"
     say(f"   The same training, never killed, ends {ends}.")
     return same
 
 
-def _trained(state: Path) -> network.Weights:
+def _trained(run: Path) -> network.Weights:
     """Load what is used to recognise digits: the running average of the weights."""
     average = "average."
-    arrays = api.load(state, names=f"{average}*", verify=True)
+    arrays = api.load(_newest(run), names=f"{average}*", verify=True)
     return {name.removeprefix(average): array for name, array in arrays.items()}
 
 

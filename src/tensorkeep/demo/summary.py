@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Kill:
     """How the training was killed, and the last good state that was left to go on from.
 
-    `unfinished` is the hidden file that the killed save was writing, which proves that a save was
+    `unfinished` is the hidden folder that the killed save was writing, which proves that a save was
     under way; empty where none of the tries caught one.
     """
 
@@ -54,12 +54,12 @@ class Summary:
         weights: the number of weights in the network.
         epochs: how often each digit was shown.
         kill: how the training was killed.
-        resumed_identical: whether the killed and resumed training ended in the same file, byte
+        resumed_identical: whether the killed and resumed training ended in the same files, byte
             for byte, as one that was left alone.
         accuracy: the trained weights', before any conversion.
         conversions: the weights in every format that holds them.
         skipped: by format, why it has no conversion.
-        files: by name, sizes in bytes.
+        files: by name, sizes in bytes; of a folder, those of all that is in it.
         seconds: how long it all took.
     """
 

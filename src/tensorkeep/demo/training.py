@@ -1,6 +1,6 @@
-"""Training that can be killed at any instant: its whole state is one file, saved every epoch.
+"""Training that can be killed at any instant: it leaves a checkpoint after every epoch.
 
-Whoever starts it again goes on from that file, and ends with the very weights, to the last bit,
+Whoever starts it again goes on from the newest, and ends with the very weights, to the last bit,
 that an uninterrupted training ends with.
 """
 
@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tensorkeep import api
+from tensorkeep.checkpoint import Checkpointer
 from tensorkeep.demo import network
 from tensorkeep.demo.digits import Digits, training_and_held_out
 
+_KEEP = "last=2,best=accuracy:max"
 _BATCH = 64
 _SEED = 1998
 _AVERAGING = 0.02  # how far the average moves towards the weights at each step
@@ -25,23 +26,26 @@ _TINY = 1e-8  # keeps Adam from dividing by nothing
 State = dict[str, Any]
 
 
-def train(file: Path, epochs: int, report: Callable[[State], None]) -> State:
-    """Train to the given epoch from where `file` stands, or from the start where there is none.
+def train(folder: Path, epochs: int, report: Callable[[State], None]) -> State:
+    """Train to the given epoch from the newest checkpoint, or from the start where there is none.
 
     Args:
-        file: where the state is kept.
+        folder: where the checkpoints are kept.
         epochs: when to stop.
         report: called with the state each time it has been saved.
     """
     training, held_out = training_and_held_out()
-    state = api.load(file, verify=True) if file.exists() else start()
-    while state["epoch"] < epochs:
-        loss = train_epoch(state, training)
-        score = network.accuracy(state["average"], held_out.images, held_out.labels)
-        entry = {"epoch": state["epoch"], "loss": loss, "accuracy": score}
-        state["history"].append(entry)
-        api.save(state, file)
-        report(state)
+    # The generator that orders the digits is part of the state; no global one is used.
+    with Checkpointer(folder, keep=_KEEP, rng=False) as checkpointer:
+        restored = checkpointer.restore()
+        state: State = restored.state if restored else start()
+        while state["epoch"] < epochs:
+            loss = train_epoch(state, training)
+            score = network.accuracy(state["average"], held_out.images, held_out.labels)
+            entry = {"epoch": state["epoch"], "loss": loss, "accuracy": score}
+            state["history"].append(entry)
+            checkpointer.save(state["epoch"], state, metrics={"loss": loss, "accuracy": score})
+            report(state)
     return state
 
 
