@@ -11,7 +11,7 @@ from tensorkeep.store import Location, Store
 from tensorkeep.tensor import Tensor
 from tensorkeep.verify import verify
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "Checkpointer",

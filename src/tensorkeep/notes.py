@@ -2,7 +2,7 @@
 
     {"version": 1,
      "metadata": {...},                    values that the container's own metadata cannot hold
-     "framework": ..., "tree": ...,        the skeleton of the nesting (see tree.py)
+     "framework": ..., "tree": ...,        the skeleton of the nesting (see tensorkeep.tree)
      "stored": {NAME: [DTYPE, SHAPE]},     tensors kept under another type, and what they are
      "xxh3_128": HEX,                      the digests of the tensors' canonical bytes, joined in
                                            the order of their names
