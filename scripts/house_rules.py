@@ -19,8 +19,8 @@ def main() -> int:
             problems.append(
                 f"{path.relative_to(ROOT)} has {lines} lines, over {MAX_LINES}: split it"
             )
-    init = (ROOT / "src/tensorkeep/__init__.py").read_text()
-    version = re.search(r'__version__ = "(.+)"', init)
+    source = (ROOT / "src/tensorkeep/version.py").read_text()
+    version = re.search(r'__version__ = "(.+)"', source)
     changelog = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     if version is None or changelog is None or version[1] != changelog[1]:
         problems.append("__version__ and the newest heading of CHANGELOG.md differ")

@@ -10,8 +10,7 @@ from tensorkeep.state import State
 from tensorkeep.store import Location, Store
 from tensorkeep.tensor import Tensor
 from tensorkeep.verify import verify
-
-__version__ = "0.3.0"
+from tensorkeep.version import __version__ as __version__
 
 __all__ = [
     "Checkpointer",

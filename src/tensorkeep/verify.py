@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from tensorkeep.api import ProgressReport, check_progress, open
 from tensorkeep.checksum import THREADS, digest
 from tensorkeep.errors import FormatError, StoreError, UnsafeError
+from tensorkeep.source import FileSource
 from tensorkeep.state import State
 from tensorkeep.stores import Target
 
@@ -26,7 +28,8 @@ class Verification:
         bytes: the bytes of all of them.
         checked: how many have a digest or a container's checksum, and were read for it.
         unchecked: the names of the others, of which the structure alone was checked.
-        damaged: the name and the problem of each tensor that is not what was saved.
+        damaged: the name and the problem of each tensor that is not what was saved; where the state
+            is several files, the problem says which bytes of which file.
     """
 
     where: str
@@ -80,7 +83,7 @@ def verify(
         found = _each(lambda name: _problem(state, name), names, threads=total >= _WORTH_THREADS)
         for name, problem in zip(names, found, strict=True):
             if problem:
-                damaged.append((name, problem))
+                damaged.append((name, problem + _place(state, name)))
             done += sizes[name]
             if progress is not None:
                 progress(done, total)
@@ -108,6 +111,15 @@ def _problem(state: State, name: str) -> str:
     except (FormatError, StoreError, UnsafeError) as error:  # damage can stop the reading itself
         return error.problem
     return ""
+
+
+def _place(state: State, name: str) -> str:
+    """Say where the bytes of a tensor are, where the state is more than one file."""
+    tensor = state[name]
+    if not isinstance(tensor.source, FileSource) or tensor.source.where == state.where:
+        return ""
+    file = os.path.basename(tensor.source.where)
+    return f": bytes {tensor.offset} to {tensor.offset + tensor.nbytes} of {file}"
 
 
 def _each(check: Callable[[str], str], names: Iterable[str], *, threads: bool) -> Iterator[str]:

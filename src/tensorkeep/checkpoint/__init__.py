@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from tensorkeep.checkpoint import foreign
 from tensorkeep.checkpoint.checkpointer import Checkpointer
 from tensorkeep.checkpoint.filling import Differences
 from tensorkeep.checkpoint.folder import Folder
@@ -17,6 +18,8 @@ from tensorkeep.errors import MissingError
 def checkpoints(folder: str | os.PathLike[str]) -> list[Checkpoint]:
     """List the checkpoints of a folder in the order of their steps, damaged ones too.
 
+    Those that Caffe2 left are listed with the format "caffe2".
+
     Raises:
         MissingError: there is no such folder.
 
@@ -27,7 +30,8 @@ def checkpoints(folder: str | os.PathLike[str]) -> list[Checkpoint]:
     if not os.path.isdir(folder):
         raise MissingError("there is no such folder", where=os.fsdecode(folder))
     found = Folder(folder)
-    return [read_checkpoint(found, step)[0] for step in found.steps()]
+    rows = [read_checkpoint(found, step)[0] for step in found.steps()] + foreign.listed(found)
+    return sorted(rows, key=lambda row: row.step)
 
 
 __all__ = [

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 from tensorkeep import frameworks
-from tensorkeep.errors import ArgumentError, UnsupportedError
-from tensorkeep.state import Json, State
+from tensorkeep.errors import ArgumentError, UnsafeError, UnsupportedError
+from tensorkeep.state import MAX_TENSORS, Json, State
 from tensorkeep.tensor import Tensor
 from tensorkeep.tree import flatten
-from tensorkeep.wire.text import dump_json
+from tensorkeep.wire.text import bound_values, dump_json, parse_json
+
+_MAX_VALUES = 4 * MAX_TENSORS - 100  # beside which state.json has those of the random generators
 
 
 def check_step(step: object) -> int:
@@ -29,15 +30,36 @@ def called(state: Any) -> Any:
 
 
 def flatten_state(state: Any) -> tuple[dict[str, Tensor], dict[str, Json] | None]:
-    """Turn a nesting, or an opened State, into named tensors and a skeleton."""
+    """Turn a nesting, or an opened State, into named tensors and a skeleton.
+
+    Raises:
+        UnsupportedError: something cannot be kept, or there is more of it than can be read again.
+    """
     if isinstance(state, State):
         return dict(state.items()), state.skeleton
-    return flatten(state, frameworks.reader())
+    tensors, skeleton = flatten(state, frameworks.reader())
+    try:
+        bound_values(dump_json(skeleton), _MAX_VALUES, "the state")
+    except UnsafeError:
+        problem = f"it holds more than {_MAX_VALUES:,} single numbers and texts"
+        raise UnsupportedError(problem, where="the state", cure="Put them into arrays.") from None
+    if len(tensors) > MAX_TENSORS:
+        problem = f"it holds {len(tensors):,} tensors, of which {MAX_TENSORS:,} can be read again"
+        raise UnsupportedError(problem, where="the state", cure="Put some into one array.")
+    return tensors, skeleton
 
 
 def check_metrics(metrics: Mapping[Any, Any] | None) -> dict[str, float | str]:
-    """Turn metrics into what JSON holds; NumPy's and PyTorch's numbers too."""
+    """Turn metrics into what JSON holds; NumPy's and PyTorch's numbers too.
+
+    Raises:
+        UnsupportedError: one is neither a number nor text.
+    """
     found: dict[str, float | str] = {}
+    if not isinstance(metrics, Mapping | None):
+        raise UnsupportedError(
+            f"the metrics are a {type(metrics).__name__}", cure="Give numbers or text, by name."
+        )
     for name, value in (metrics or {}).items():
         plain = _plain(value)
         if type(name) is not str or plain is None:
@@ -46,6 +68,7 @@ def check_metrics(metrics: Mapping[Any, Any] | None) -> dict[str, float | str]:
                 cure="Give numbers or text, by name.",
             )
         found[name] = plain
+    dump_json(found)  # refuses integers of more digits than can be read again
     return found
 
 
@@ -60,30 +83,21 @@ def _plain(value: Any) -> float | str | None:
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
-    return value if isinstance(value, int | str) else None
+    if isinstance(value, str):
+        return str(value)  # NumPy's too
+    return int(value) if isinstance(value, int) else None
 
 
 def check_metadata(metadata: Mapping[str, Json] | None) -> dict[str, Json]:
-    """Refuse what is not JSON."""
+    """Refuse what is not JSON, and copy the rest, which the training may go on changing."""
     try:
         kept = dict(metadata or {})
         if not all(isinstance(key, str) for key in kept):
             raise TypeError("its keys are not all text")
-        dump_json(kept)
-    except (TypeError, ValueError) as error:
+        copy = parse_json(dump_json(kept), "metadata", most=MAX_TENSORS)
+    except (TypeError, ValueError, UnsafeError) as error:
         raise UnsupportedError(
             f"the metadata is not JSON: {error}",
             cure="Use a dict of text keys with numbers, text, lists and dicts in it.",
         ) from None
-    return kept
-
-
-@lru_cache(maxsize=1)
-def writer() -> str:
-    """Name this library and its version."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return f"tensorkeep {version('tensorkeep')}"
-    except PackageNotFoundError:  # used from its sources
-        return "tensorkeep"
+    return dict(copy)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import os
-import sys
 import warnings
-import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -17,9 +15,8 @@ from tensorkeep.checkpoint.arguments import (
     check_metrics,
     check_step,
     flatten_state,
-    writer,
 )
-from tensorkeep.checkpoint.folder import Folder
+from tensorkeep.checkpoint.folder import Folder, step_of
 from tensorkeep.checkpoint.keeping import Keep, parse_keep
 from tensorkeep.checkpoint.lineage import Lineage
 from tensorkeep.checkpoint.listing import Checkpoint, newest_first, read_checkpoint
@@ -34,6 +31,7 @@ from tensorkeep.checkpoint.writing import Contents
 from tensorkeep.errors import ArgumentError, ClosedError, TensorKeepError
 from tensorkeep.formats.safetensors.shards import size_of
 from tensorkeep.state import Json
+from tensorkeep.version import __version__
 
 
 class Checkpointer:
@@ -132,12 +130,10 @@ class Checkpointer:
             except BaseException:
                 self._schedule.close()
                 raise
-            if self._keep is not None:
-                self._janitor = Janitor(self._folder, self._keep)
+            self._janitor = Janitor(self._folder, self._keep, self._lineage.recheck)
             newest = next((r for r in newest_first(self._folder) if r[0].ok), None)
             if newest is not None:
                 self._lineage.adopt(newest[0].step, newest[1])
-            _OPEN.add(self)
 
     # --- saving ---------------------------------------------------------------------------------
 
@@ -216,7 +212,7 @@ class Checkpointer:
             metrics=check_metrics(metrics),
             metadata=check_metadata(metadata),
             reason=reason,
-            writer=writer(),
+            writer=f"tensorkeep {__version__}",
         )
         self._schedule.saved(step)
         self._saving = saving
@@ -229,7 +225,7 @@ class Checkpointer:
         if saving.note:
             told = f"step {step} is saved while the training waits: {saving.note}"
             warnings.warn(told, RuntimeWarning, stacklevel=2)
-        if not saving.over:
+        if not saving.over or saving.error is not None:  # it may have failed already
             self._unseen.append(saving)
         return saving
 
@@ -373,7 +369,8 @@ class Checkpointer:
             return None
         restored, manifest = found
         for path, problem in restored.skipped:
-            self._lineage.damaged.add(int(os.path.basename(path).rpartition("-")[2]))
+            if (bad := step_of(os.path.basename(path))) is not None:  # not another program's
+                self._lineage.damaged.add(bad)
             warnings.warn(f"{path} is skipped: {problem}", RuntimeWarning, stacklevel=2)
         if manifest is not None and not self._read_only:
             self._lineage.adopt(restored.step, manifest, verified=verify)
@@ -400,7 +397,6 @@ class Checkpointer:
             self._saver.close()
             self._schedule.close()
             self._folder.unlock()
-            _OPEN.discard(self)
 
     def __enter__(self) -> Self:
         return self
@@ -439,20 +435,11 @@ class Checkpointer:
             step, called(state), metrics=metrics, metadata=told, overwrite=True, reason="exception"
         )
 
+    def __del__(self) -> None:
+        # One that was dropped, in a notebook for example, does not keep the next one out.
+        if not getattr(self, "_closed", True) and (self._saving is None or self._saving.over):
+            with contextlib.suppress(TensorKeepError):
+                self.close()
+
     def __repr__(self) -> str:
         return f"Checkpointer({self._folder.where!r})"
-
-
-_OPEN: weakref.WeakSet[Checkpointer] = weakref.WeakSet()
-
-
-@atexit.register
-def _tell_at_exit() -> None:
-    """Say what failed in the background, where nobody has asked or closed."""
-    for checkpointer in list(_OPEN):
-        if checkpointer._owner != os.getpid():
-            continue
-        for saving in checkpointer._unseen:
-            failure = saving.failure()
-            if failure is not None and not saving.told:
-                sys.excepthook(type(failure), failure, failure.__traceback__)

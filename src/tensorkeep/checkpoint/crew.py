@@ -78,6 +78,10 @@ class Crew:
         for error in failures[:1]:
             raise error
 
+    def start(self, task: Task) -> None:
+        """Have one of the threads run a task; whoever asks for it goes on at once."""
+        self._queue.put(task)
+
     def close(self) -> None:
         """Send the threads home."""
         for _ in self._threads:

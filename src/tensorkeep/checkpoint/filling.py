@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tensorkeep import frameworks
-from tensorkeep.checkpoint.stateful import Stateful, stateful
+from tensorkeep.checkpoint.stateful import Stateful, branch, stateful
 from tensorkeep.errors import MismatchError, TensorKeepError
 
 _LISTED = 20
@@ -99,13 +102,19 @@ class _Filling:
         if (keeper := stateful(like)) is not None:
             self._object(like, keeper, saved, path, place)
             return like
+        if (apart := branch(like)) is not None:
+            return apart.build(list(self._mapping(apart.parts, saved, path, place).values()))
         if isinstance(like, Mapping):
             return self._mapping(like, saved, path, place)
         if isinstance(like, list | tuple):
             return self._sequence(like, saved, path, place)
         if (described := _describe(like)) is not None:
             return self._array(like, described, saved, place)
-        if isinstance(saved, Mapping | list | tuple) or _describe(saved) is not None:
+        told = _describe(saved)
+        # A count may have become an array since: Flax's `step` does under jit.
+        if isinstance(saved, Mapping | list | tuple) or (
+            told is not None and (told[1] != () or not isinstance(like, int | float | complex))
+        ):
             self._differ(place, like, saved)
             return like
         return saved
@@ -132,12 +141,18 @@ class _Filling:
             if key not in like:
                 self.differences.unexpected.append(".".join((*path, str(key))))
         kind: Any = type(like)
-        return rows if kind is dict else kind(rows)
+        if kind is dict or not isinstance(like, dict):
+            return rows if kind is dict else kind(rows)
+        again = copy.copy(like)  # with what a defaultdict, say, has beside its items
+        again.clear()
+        again.update(rows)
+        return again
 
     def _sequence(
         self, like: list[Any] | tuple[Any, ...], saved: Any, path: tuple[str, ...], place: str
     ) -> Any:
-        if not isinstance(saved, list | tuple):
+        fields = getattr(type(saved), "_fields", None), getattr(type(like), "_fields", None)
+        if not isinstance(saved, list | tuple) or (None not in fields and fields[0] != fields[1]):
             self._differ(place, like, saved)
             return like
         names = getattr(type(like), "_fields", None) or tuple(map(str, range(len(like))))
@@ -206,12 +221,13 @@ class _Filling:
         """Do what was noted: objects that may refuse first, copies that cannot fail last."""
         done: list[tuple[Stateful, Any]] = []
         for place, keeper, saved in self.objects:
-            before = keeper.take()
             try:
+                done.append((keeper, _copied(keeper.take())))
                 keeper.give(saved)
             except Exception as error:
-                for earlier, state in reversed([*done, (keeper, before)]):
-                    earlier.give(state)
+                for earlier, state in reversed(done):
+                    with contextlib.suppress(Exception):  # one that refuses even what it gave
+                        earlier.give(state)
                 if isinstance(error, TensorKeepError):
                     raise
                 raise MismatchError(
@@ -219,9 +235,17 @@ class _Filling:
                     where=where,
                     cure="Restore into an object like the one that was saved.",
                 ) from error
-            done.append((keeper, before))
-        for copy in self.copies:
-            copy()
+        for change in self.copies:
+            change()
+
+
+def _copied(state: Any) -> Any:
+    """Copy the NumPy arrays of a state, which the object may be about to change in place."""
+    if type(state) is np.ndarray:
+        return state.copy()
+    if type(state) in (dict, OrderedDict):
+        return type(state)((key, _copied(value)) for key, value in state.items())
+    return type(state)(map(_copied, state)) if type(state) in (list, tuple) else state
 
 
 def _describe(value: Any) -> Described | None:

@@ -61,6 +61,7 @@ class Draft:
         self.path = path
         self.folder = folder  # the folder around it, open
         self.durable = durable
+        self.kept = False  # it holds what may still be needed
 
     def put(
         self, name: str, chunks: Chunks, size: int | None = None, progress: Progress | None = None
@@ -87,6 +88,7 @@ class Draft:
         """Share a file with another checkpoint; False where the filesystem cannot."""
         target = os.path.join(self.path, name)
         with contextlib.suppress(OSError):
+            self._sync(source)  # it may be of a checkpoint that was not to be durable
             os.link(source, target, follow_symlinks=False)
             return True
         try:
@@ -106,7 +108,7 @@ class Draft:
         Raises:
             OSError: the disk is full or failed.
         """
-        self._sync()
+        self._sync(self.path)
         last = Replacement(os.path.join(self.path, MANIFEST))
         try:
             last.append([manifest], durable=self.durable)
@@ -114,14 +116,9 @@ class Draft:
         finally:
             last.close()
 
-    def _sync(self) -> None:
-        if not self.durable:
-            return
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    def _sync(self, path: str) -> None:
+        if self.durable:
+            _sync(path)
 
 
 class Folder:
@@ -145,6 +142,7 @@ class Folder:
             ) from None
         self.where = os.fsdecode(os.fspath(path))
         self._lock: Lock | None = None
+        self._unsettled = False  # names have changed that a loss of power may change back
 
     def create(self) -> None:
         """Make the folder, where it is not there.
@@ -158,7 +156,7 @@ class Folder:
             ]
             os.makedirs(os.path.join(self.path, _NOTES), exist_ok=True)
             for made in missing:  # the entry of each new folder, in the folder around it
-                _sync_folder(os.path.dirname(made))
+                _sync(os.path.dirname(made))
         except OSError as error:
             raise failed_write(error, self.where) from error
 
@@ -170,7 +168,8 @@ class Folder:
         """
         self._lock = Lock(os.path.join(self.path, _NOTES, "lock"), self.where)
         if self._lock.alone:
-            self.sweep()
+            with contextlib.suppress(OSError):  # the next save tries again
+                self.sweep()
 
     def unlock(self) -> None:
         """Let others in."""
@@ -193,20 +192,20 @@ class Folder:
         """Remove what killed saves have left; put back what one had moved aside. Names both.
 
         Only the one that holds the lock may do it.
+
+        Raises:
+            OSError: the disk failed; no more than names has changed.
         """
-        found = []
-        for name in self._list():
-            match = _OWN.fullmatch(name)
-            if match is None:
-                continue
-            path = os.path.join(self.path, name)
-            found.append(name)
-            final = os.path.join(self.path, match[1])
+        found = self.leftovers()
+        self._unsettled = self._unsettled or bool(found)
+        for name in found:
+            final = os.path.join(self.path, name[1:].partition(".")[0])
             if name.endswith(".aside") and not os.path.exists(final):
-                with contextlib.suppress(OSError):
-                    os.rename(path, final)
-            else:
-                remove(path)
+                os.rename(os.path.join(self.path, name), final)
+        if self._unsettled:
+            self._settle()
+        for name in self.leftovers():
+            remove(os.path.join(self.path, name))
         return found
 
     def leftovers(self) -> list[str]:
@@ -243,13 +242,19 @@ class Folder:
         self.check()
         try:
             with contextlib.ExitStack() as held:
+                if self._unsettled:
+                    self._settle()
+                    if self._lock is not None and self._lock.alone:
+                        self.sweep()
                 folder = held.enter_context(sharing(self.path))
                 path = hidden(self.path_of(step))
                 os.mkdir(path)
+                draft = Draft(path, folder, durable)
                 try:
-                    yield Draft(path, folder, durable)
+                    yield draft
                 finally:
-                    remove(path)
+                    if not draft.kept:
+                        remove(path)
         except FileNotFoundError as error:
             if not isinstance(error, TensorKeepError) and not os.path.isdir(self.path):
                 raise MissingError(
@@ -273,35 +278,51 @@ class Folder:
         """
         final = self.path_of(step)
         self.check()
+        aside = None
         if replace and os.path.lexists(final):
-            self._swap(draft.path, final)
+            aside = self._swap(draft.path, final)
         else:
             appear(draft.path, final)
         if draft.durable:
             try:
-                os.fsync(draft.folder)
+                self._settle()
             except OSError as error:
+                draft.kept = True  # where the old one may be, which is there after a loss of power
                 raise StoreError(
                     f"is saved, but a loss of power may undo that: {reason(error)}",
                     where=self.where_of(step),
                     cure="Save again.",
                 ) from error
+        if aside is not None:
+            remove(aside)
 
-    def _swap(self, path: str, final: str) -> None:
+    def _settle(self) -> None:
+        """Have all names on the disk; what lost its name may then be removed for good."""
+        self._unsettled = True
+        _sync(self.path)
+        self._unsettled = False
+
+    def _swap(self, path: str, final: str) -> str | None:
+        """Give a draft the name of another checkpoint; that is then at the path, if one is given,
+        or at the draft's.
+        """
         try:
             syscalls.exchange(path, final)
+            return None
         except OSError as error:
             if error.errno not in _CANNOT_SWAP:
                 raise
             folder, name = os.path.split(final)
             aside = os.path.join(folder, f".{name}.aside")
+            remove(aside)  # of a save whose end failed
             os.rename(final, aside)
             try:
                 os.rename(path, final)
             except OSError:
+                self._unsettled = True  # the next save puts it back, if this cannot
                 os.rename(aside, final)
                 raise
-            remove(aside)
+            return aside
 
     def take_out(self, step: int) -> str | None:
         """Take a checkpoint's name away; what is then to be removed, if anything, is at the path.
@@ -314,7 +335,7 @@ class Folder:
             os.rename(self.path_of(step), trash)
         except FileNotFoundError:
             return None
-        _sync_folder(self.path)  # its files go only once its name is gone for good
+        self._settle()  # its files go only once its name is gone for good
         with contextlib.suppress(OSError):
             os.unlink(self._mark(step))
         return trash
@@ -346,8 +367,9 @@ class Folder:
         return os.path.join(self.path, _NOTES, "verified", name_of(step))
 
 
-def _sync_folder(path: str) -> None:
-    fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _sync(path: str) -> None:
+    """Have a file, or the names in a folder, on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

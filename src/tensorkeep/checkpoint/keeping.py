@@ -69,9 +69,11 @@ class Keep:
         [6, 7]
         >>> sorted(keep(every=4).chosen(rows))
         [0, 4]
+        >>> sorted(keep(last=9).chosen(rows)) == list(range(8))
+        True
         """
         now = time.time() if now is None else now
-        chosen = {row.step for row in checkpoints[len(checkpoints) - self.last :]}
+        chosen = {row.step for row in checkpoints[max(0, len(checkpoints) - self.last) :]}
         chosen |= {row.step for row in checkpoints if any(row.step % n == 0 for n in self.every)}
         chosen |= {row.step for row in checkpoints if now - row.time < self.younger}
         for best in self.best:
@@ -162,6 +164,6 @@ def _ranked(best: Best, checkpoints: Sequence[Kept]) -> list[Kept]:
     rows = []
     for row in checkpoints:
         value = row.metrics.get(best.metric)
-        if isinstance(value, int | float) and math.isfinite(value):
+        if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
             rows.append((-value if best.highest else value, -row.step, row))
     return [row for _, _, row in sorted(rows, key=lambda row: row[:2])]

@@ -9,14 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from tensorkeep.checkpoint.lineage import Parent
+from tensorkeep.errors import ArgumentError
 from tensorkeep.formats.safetensors.shards import split
 from tensorkeep.state import Json
 from tensorkeep.tensor import Tensor
 
 _STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_SERIES = re.compile(r".*-[0-9]{5}-of-[0-9]{5}")  # how the shards of another part may be named
 _WORTH_A_SHARD = 1 << 20  # bytes
+_MAX_PARTS = 1_000
+_MAX_FILES = 9_000  # with the indexes and state.json fewer than a manifest may list
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +39,13 @@ class Shard:
     file: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """The files of a checkpoint's tensors: by the stem of their names, the shards."""
 
     parts: dict[str, list[Shard]]
 
-    @property
+    @cached_property
     def shared(self) -> set[str]:
         """The names of tensors that need not be written."""
         shards = (shard for part in self.parts.values() for shard in part)
@@ -65,7 +70,33 @@ def plan(
         still: the names of those that are expected not to change.
         parent: the checkpoint to share files with.
         limit: how many bytes a shard holds at most.
+
+    Raises:
+        ArgumentError: the limit would make more files than a checkpoint may have.
     """
+    parts = _plan(tensors, skeleton, same, still, parent, limit)
+    if _count(parts) > _MAX_FILES and parent is not None:
+        parts = _plan(tensors, skeleton, same, still, None, limit)
+    if _count(parts) > _MAX_FILES:
+        raise ArgumentError(
+            f"max_shard_size={limit} makes {_count(parts):,} files, {_MAX_FILES:,} are possible",
+            cure="Give a larger one.",
+        )
+    return Plan(parts)
+
+
+def _count(parts: Mapping[str, list[Shard]]) -> int:
+    return sum(map(len, parts.values()))
+
+
+def _plan(
+    tensors: Mapping[str, Tensor],
+    skeleton: Mapping[str, Json] | None,
+    same: set[str],
+    still: set[str],
+    parent: Parent | None,
+    limit: int | None,
+) -> dict[str, list[Shard]]:
     parts: dict[str, list[Shard]] = {}
     for stem, part in parts_of(tensors, skeleton).items():
         shared = _shared(part, same, parent)
@@ -76,7 +107,7 @@ def plan(
             replace(shard, file=file)
             for shard, file in zip(shards, _file_names(stem, len(shards)), strict=True)
         ]
-    return Plan(parts)
+    return parts
 
 
 def _shared(part: Mapping[str, str], same: set[str], parent: Parent | None) -> list[Shard]:
@@ -155,7 +186,10 @@ class _Stems:
 def _stems(keys: Iterable[str]) -> _Stems:
     stems = _Stems({}, set())
     for key in keys:  # some filesystems do not tell capitals from small letters
-        if _STEM.fullmatch(key) and key.lower() not in stems.taken:
+        if len(stems.of) == _MAX_PARTS:
+            break
+        taken = key.lower() in stems.taken
+        if not taken and _STEM.fullmatch(key) and not _SERIES.fullmatch(key):
             stems.of[key] = key
             stems.taken.add(key.lower())
     return stems

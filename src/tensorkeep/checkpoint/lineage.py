@@ -91,11 +91,29 @@ class Lineage:
                 found[name] = entry.digest
         return found
 
-    def stale(self) -> list[str]:
-        """List the files of the last checkpoint that have not been read or written for long."""
-        now = time.monotonic()
-        files = self._last[1].files.items() if self._last else ()
-        return [name for name, file in files if now - self._sound.get(file.digest, now) > _TRUSTED]
+    def recheck(self) -> bool:
+        """Read again the files that were not read or written for long; False where one is bad.
+
+        A file that many checkpoints share is as good as lost once the disk damages it, so that is
+        to be found out while the state is still in memory, to be written anew.
+        """
+        if self._last is None:
+            return True
+        step, manifest = self._last
+        path = self._folder.path_of(step)
+        for name, file in manifest.files.items():
+            now = time.monotonic()
+            if now - self._sound.get(file.digest, now) < _TRUSTED or name not in _held(manifest):
+                continue
+            try:
+                sound = is_sound(path, manifest, name)
+            except TensorKeepError:
+                sound = False
+            if not sound:
+                self.damaged.add(step)
+                return False
+            self._sound[file.digest] = now
+        return True
 
     def _is_sound(self, path: str, manifest: Manifest, file: str) -> bool:
         """Say whether a file may be shared; one that this process never read or wrote is read."""
@@ -110,6 +128,10 @@ class Lineage:
             return False
         self._sound[expected.digest] = time.monotonic()
         return True
+
+
+def _held(manifest: Manifest) -> set[str]:
+    return {entry.file for entry in manifest.tensors.values()}
 
 
 def is_sound(path: str, manifest: Manifest, file: str) -> bool:

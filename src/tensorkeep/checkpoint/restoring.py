@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tensorkeep import api
+from tensorkeep.checkpoint import foreign
 from tensorkeep.checkpoint.filling import Differences, fill
 from tensorkeep.checkpoint.folder import Folder
 from tensorkeep.checkpoint.listing import Checkpoint, newest_first, read_checkpoint
 from tensorkeep.checkpoint.rng import RNG, restore_rng
-from tensorkeep.errors import CorruptError, MismatchError, MissingError
+from tensorkeep.errors import CorruptError, FormatError, MismatchError, MissingError
 from tensorkeep.formats.safetensors.manifest import STATE, Manifest
 from tensorkeep.reading import read_arrays
 from tensorkeep.state import Json
@@ -64,7 +65,9 @@ def restore(
         MismatchError: it does not fit what it is to be restored into.
     """
     if step is not None and not os.path.isdir(folder.path_of(step)):
-        there = folder.steps()
+        if found := _restore_foreign(folder, step, wanted):
+            return found, None
+        there = sorted({*folder.steps(), *(epoch.step for epoch in foreign.find(folder))})
         raise MissingError(
             f"there is no checkpoint of step {step}",
             where=folder.where,
@@ -90,6 +93,39 @@ def restore(
             where=folder.where,
             cure="Run `tensorkeep checkpoints DIR verify`; sound tensors can still be loaded "
             "one by one.",
+        )
+    found = _restore_foreign(folder, step, wanted)
+    return (found, None) if found else None
+
+
+def _restore_foreign(folder: Folder, step: int | None, wanted: Wanted) -> Restored | None:
+    """Restore a checkpoint that another program left, or the newest of those; None without any."""
+    skipped: list[tuple[str, str]] = []
+    for epoch in reversed(foreign.find(folder)):
+        if step not in (None, epoch.step):
+            continue
+        where = foreign.where_of(folder, epoch)
+        try:
+            saved = foreign.read(
+                folder,
+                epoch,
+                copy=wanted.like is None,
+                framework=wanted.framework,
+                device=wanted.device,
+            )
+        except (FormatError, MissingError) as error:
+            if step is not None:
+                raise
+            skipped.append((where, error.problem))
+            continue
+        differences = Differences()
+        if wanted.like is not None:
+            saved, differences = fill(wanted.like, saved, where, partial=wanted.partial)
+        return Restored(epoch.step, saved, where, skipped=skipped, differences=differences)
+    if skipped:
+        listed = "; ".join(f"{path}: {problem}" for path, problem in skipped)
+        raise CorruptError(
+            f"none of {len(skipped)} checkpoints can be restored: {listed}", where=folder.where
         )
     return None
 

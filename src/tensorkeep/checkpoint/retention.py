@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
+from tensorkeep.api import ProgressReport
 from tensorkeep.checkpoint.folder import Folder
 from tensorkeep.checkpoint.keeping import Keep
 from tensorkeep.checkpoint.listing import Checkpoint, identity, read_checkpoint
 from tensorkeep.errors import CorruptError, StoreError, TensorKeepError
 from tensorkeep.hidden import reason, remove
-from tensorkeep.verify import verify
+from tensorkeep.verify import Verification, verify
+
+_CURE = (
+    "The next save writes everything anew; keep it, and run `tensorkeep checkpoints DIR verify`."
+)
 
 
 def doomed(folder: Folder, rules: Keep, always: set[int] | None = None) -> list[Checkpoint]:
@@ -26,16 +34,47 @@ def doomed(folder: Folder, rules: Keep, always: set[int] | None = None) -> list[
     return [row for row in good if row.step not in kept]
 
 
-def check(folder: Folder, step: int) -> bool:
-    """Read all of a checkpoint, and note that it is sound; False where it is not."""
+def examine(folder: Folder, step: int, progress: ProgressReport | None = None) -> Verification:
+    """Read all of a checkpoint, and note whether it is sound.
+
+    Raises:
+        CorruptError: its structure is damaged.
+        MissingError: it is gone.
+    """
     digest = identity(folder, step)
+    sound = False
     try:
-        sound = verify(folder.path_of(step)).ok
+        found = verify(folder.path_of(step), format="checkpoint", progress=progress)
+        sound = found.ok
+    finally:
+        if sound or folder.verified(step, digest):  # what was found sound once may not be now
+            folder.mark_verified(step, digest, time.time() if sound else 0.0)
+    return found
+
+
+def check(folder: Folder, step: int, progress: ProgressReport | None = None) -> bool:
+    """Read all of a checkpoint, and note that it is sound; False where it is not."""
+    try:
+        return examine(folder, step, progress).ok
     except TensorKeepError:
         return False
-    if sound:
-        folder.mark_verified(step, digest, time.time())
-    return sound
+
+
+def freed(folder: Folder, steps: Iterable[int]) -> int:
+    """Give the bytes that the filesystem gets back if some checkpoints go.
+
+    Files that others share are not among them.
+    """
+    links: Counter[tuple[int, int]] = Counter()
+    inodes: dict[tuple[int, int], os.stat_result] = {}
+    for step in steps:
+        with contextlib.suppress(OSError), os.scandir(folder.path_of(step)) as entries:
+            for entry in entries:
+                info = entry.stat(follow_symlinks=False)
+                key = info.st_dev, info.st_ino
+                links[key] += 1
+                inodes[key] = info
+    return sum(info.st_size for key, info in inodes.items() if links[key] >= info.st_nlink)
 
 
 def remove_doomed(
@@ -71,11 +110,12 @@ def remove_doomed(
 
 
 class Janitor:
-    """A thread that applies the rules after each save, so that no save waits for it."""
+    """A thread that looks after what is there once a step was saved, so that no save waits."""
 
-    def __init__(self, folder: Folder, rules: Keep) -> None:
+    def __init__(self, folder: Folder, rules: Keep | None, recheck: Callable[[], bool]) -> None:
         self.folder = folder
         self.rules = rules
+        self.recheck = recheck  # reads what is shared again, where that was not done for long
         self.sound: set[tuple[int, str]] = set()  # what this process has read and found sound
         self.damaged: set[int] = set()
         self.error: TensorKeepError | None = None
@@ -100,8 +140,12 @@ class Janitor:
     def _work(self) -> None:
         while (step := self._queue.get()) is not None:
             try:
-                rows = doomed(self.folder, self.rules, {step})
-                remove_doomed(self.folder, rows, self._is_sound)
+                if not self.recheck():
+                    where = self.folder.where_of(step)
+                    raise CorruptError("a file that it shares is damaged", where=where, cure=_CURE)
+                if self.rules is not None:
+                    rows = doomed(self.folder, self.rules, {step})
+                    remove_doomed(self.folder, rows, self._is_sound)
             except TensorKeepError as error:
                 self.error = error
             except Exception as error:

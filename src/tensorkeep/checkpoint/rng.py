@@ -29,17 +29,18 @@ def capture_rng() -> dict[str, Json]:
     True
     """
     version, words, gauss = random.getstate()
-    key = np.random.get_state(legacy=False)
     state: dict[str, Json] = {
         "python": {"version": version, "words": _pack(words), "gauss": gauss},
-        "numpy": {
-            "bit_generator": str(key["bit_generator"]),
+    }
+    key = np.random.get_state(legacy=False)
+    if key["bit_generator"] == "MT19937":  # another one may be set, which is then its owner's
+        state["numpy"] = {
+            "bit_generator": "MT19937",
             "key": _pack(key["state"]["key"]),
             "pos": int(key["state"]["pos"]),
             "has_gauss": int(key["has_gauss"]),
             "gauss": float(key["gauss"]),
-        },
-    }
+        }
     torch: Any = sys.modules.get("torch")
     if torch is not None:
         state["torch"] = _text(torch.get_rng_state().numpy().tobytes())
@@ -59,7 +60,14 @@ def restore_rng(state: Any, where: str) -> None:
     before = capture_rng()
     try:
         _restore(state, torch)
-    except (ValueError, TypeError, LookupError, RuntimeError, AttributeError) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        RuntimeError,
+        AttributeError,
+        OverflowError,
+    ) as error:
         _restore(before, torch)
         raise CorruptError(
             f"the random generators' state is broken: {error}", where=where
@@ -67,13 +75,16 @@ def restore_rng(state: Any, where: str) -> None:
 
 
 def _restore(state: Any, torch: Any) -> None:
-    python, numpy = state["python"], state["numpy"]
-    words = _unpack(python["words"])
-    if len(words) != _WORDS:
-        raise ValueError(f"{len(words)} words")
-    random.setstate((python["version"], tuple(map(int, words)), python["gauss"]))
-    inner = {"key": _unpack(numpy["key"]), "pos": numpy["pos"]}
-    np.random.set_state({**numpy, "state": inner})
+    python, numpy = state["python"], state.get("numpy")
+    words, gauss = _unpack(python["words"]), python["gauss"]
+    if len(words) != _WORDS or not (gauss is None or type(gauss) is float):
+        raise ValueError(f"{len(words)} words and {gauss!r}")
+    random.setstate((python["version"], tuple(map(int, words)), gauss))
+    if numpy is not None:
+        inner = {"key": _unpack(numpy["key"]), "pos": numpy["pos"]}
+        if type(inner["pos"]) is not int or not 0 <= inner["pos"] < _WORDS:  # NumPy does not look
+            raise ValueError(f"position {inner['pos']!r}")
+        np.random.set_state({**numpy, "state": inner})
     if torch is None:
         return
     if "torch" in state:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import threading
+import atexit
+import os
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +18,7 @@ from tensorkeep.checkpoint.saving import Saving
 from tensorkeep.checkpoint.staging import Buffer
 from tensorkeep.checkpoint.writing import Contents
 from tensorkeep.checksum import THREADS
+from tensorkeep.errors import StoreError
 from tensorkeep.tensor import Tensor
 
 
@@ -28,6 +32,20 @@ class _Job:
     frozen: set[str]
     parent: Parent | None
     replace: bool
+
+
+_BEHIND: set[Saving] = set()  # those under way, and those that failed
+
+
+@atexit.register
+def _finish() -> None:
+    """Keep the interpreter from ending before all is saved, and say what failed unseen."""
+    for saving in list(_BEHIND):
+        if saving.owner == os.getpid():
+            saving.wait_over()
+            failure = saving.failure()
+            if failure is not None and not saving.told:
+                sys.excepthook(type(failure), failure, failure.__traceback__)
 
 
 class Saver:
@@ -61,7 +79,8 @@ class Saver:
         self._durable = durable
         self._limit = limit
         self._committed = committed
-        self._crew: Crew | None = None
+        self._crew: Crew | None = None  # hashes and copies
+        self._behind: Crew | None = None  # the one thread that saves in the background
         self._buffer = Buffer()
 
     def begin(
@@ -88,23 +107,28 @@ class Saver:
         saving.total = sum(tensor.nbytes for tensor in tensors.values())
         job = _Job(saving, contents, tensors, frozen, self._lineage.parent(), replace)
         if self._background and self._fenced:
-            saving.note = self._buffer.shortage(self._most(job))
+            likely = self._likely(job)
+            needed = sum(t.nbytes for name, t in tensors.items() if name not in likely)
+            saving.note = self._buffer.shortage(needed)
             if not saving.note:
                 _ = self._workers  # started here, since none can be while the interpreter ends
-                self._start(lambda: self._write(job, *self._stage(job)), saving)
+                self._start(lambda: self._stage_and_write(job), saving)
                 return
         elif self._background:
-            plan = self._plan(job)
-            saving.note = self._buffer.shortage(_needed(plan, tensors))
+            likely = self._likely(job)
+            same = matching(tensors, likely, self._workers)
+            found = self._plan(job, same)
+            needed = sum(t.nbytes for name, t in tensors.items() if name not in found.shared)
+            saving.note = self._buffer.shortage(needed)
             try:
-                staged = None if saving.note else self._copy(job, plan)
+                staged = None if saving.note else self._copy(job, found)
             except MemoryError:
-                saving.note = "there is no memory for a copy"
-            else:
-                if staged is not None:
-                    self._start(lambda: self._write(job, plan, staged), saving)
-                    return
-        self._write(job, self._plan(job), tensors)
+                saving.note, staged = "there is no memory for a copy", None
+            if staged is not None:
+                self._start(lambda: self._write_staged(job, staged, same, found), saving)
+                return
+        everything = self._lineage.expected(tensors, frozen)
+        self._write(job, self._plan(job, matching(tensors, everything, self._workers)), tensors)
         saving.finish()
 
     def _start(self, work: Callable[[], None], saving: Saving) -> None:
@@ -112,32 +136,54 @@ class Saver:
             try:
                 work()
                 saving.finish()
+                _BEHIND.discard(saving)
             except BaseException as error:
                 saving.finish(error)
 
-        # No daemon: the interpreter waits for it before it ends.
-        threading.Thread(target=run, name=f"saving step {saving.step}").start()
+        _BEHIND.difference_update([each for each in _BEHIND if each.told or each.replaced])
+        _BEHIND.add(saving)
+        if self._behind is None:
+            self._behind = Crew(1)
+        self._behind.start(run)
 
-    def _most(self, job: _Job) -> int:
-        """Give how many bytes may have to be copied, if what was still before is so again."""
-        likely = self._lineage.expected(job.tensors, job.frozen)
-        return sum(t.nbytes for name, t in job.tensors.items() if name not in likely)
-
-    def _plan(self, job: _Job) -> Plan:
-        """Find out what has not changed, and what goes where."""
+    def _likely(self, job: _Job) -> dict[str, str]:
+        """Give the digests of the tensors that were still before; they are hashed, not copied."""
+        still = self._lineage.still | job.frozen
         expected = self._lineage.expected(job.tensors, job.frozen)
+        return {name: digest for name, digest in expected.items() if name in still}
+
+    def _plan(self, job: _Job, same: set[str]) -> Plan:
+        """Say what goes where, once it is known what has not changed."""
         return plan(
             job.tensors,
             job.contents.skeleton,
-            same=matching(job.tensors, expected, self._workers),
+            same=same,
             still=self._lineage.still | job.frozen,
             parent=job.parent,
             limit=self._limit,
         )
 
-    def _stage(self, job: _Job) -> tuple[Plan, dict[str, Tensor]]:
-        found = self._plan(job)
-        return found, self._copy(job, found)
+    def _stage_and_write(self, job: _Job) -> None:
+        time.sleep(0.001)  # or the caller would wait for Python's lock, up to a switch interval
+        same = matching(job.tensors, self._likely(job), self._workers)
+        first = self._plan(job, same)
+        self._write_staged(job, self._copy(job, first), same, first)
+
+    def _write_staged(
+        self, job: _Job, staged: dict[str, Tensor], same: set[str], first: Plan
+    ) -> None:
+        """Look at the copies of those that nothing was known of, too, and write."""
+        left = self._lineage.expected(job.tensors, job.frozen)
+        left = {name: digest for name, digest in left.items() if name not in same}
+        unsure = {n: d for n, d in left.items() if n not in self._lineage.still | job.frozen}
+        found = self._plan(job, same | matching(staged, unsure, self._workers))
+        if not first.shared <= found.shared:  # of which there are no copies
+            raise StoreError(
+                "the checkpoint before, whose files were to be shared, is gone",
+                where=self._folder.where,
+                cure="Save again.",
+            )
+        self._write(job, found, staged)
 
     def _copy(self, job: _Job, plan: Plan) -> dict[str, Tensor]:
         shared = plan.shared
@@ -168,12 +214,8 @@ class Saver:
 
     def close(self) -> None:
         """Let threads and memory go."""
-        if self._crew is not None:
-            self._crew.close()
-            self._crew = None
+        for crew in (self._crew, self._behind):
+            if crew is not None:
+                crew.close()
+        self._crew = self._behind = None
         self._buffer = Buffer()
-
-
-def _needed(plan: Plan, tensors: dict[str, Tensor]) -> int:
-    shared = plan.shared
-    return sum(tensor.nbytes for name, tensor in tensors.items() if name not in shared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -27,6 +28,7 @@ class Saving:
     def __init__(self, step: int, path: str) -> None:
         self.step = step
         self.path = path
+        self.owner = os.getpid()
         self.skipped = False  # another save was under way, and the policy is to skip
         self.replaced = False  # a newer save took its place
         self.note = ""  # why it was saved otherwise than asked for

@@ -77,7 +77,13 @@ class Schedule:
                 self.stopping = True
                 signal.signal(number, self._before[number])
 
-        self._before[number] = signal.signal(number, handle) or signal.SIG_DFL
+        self._before.setdefault(number, signal.getsignal(number) or signal.SIG_DFL)
+        try:
+            signal.signal(number, handle)
+        except OSError as error:
+            del self._before[number]
+            self.close()
+            raise ArgumentError(f"{name} cannot be listened to: {error.strerror}") from None
 
     def due(self, step: int) -> str:
         """Say why to save at this step; empty where it is not time."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from tensorkeep import __version__
+from tensorkeep.cli.checkpoints import checkpoints
 from tensorkeep.cli.convert import convert
 from tensorkeep.cli.demo import demo
 from tensorkeep.cli.diff import diff
@@ -91,5 +92,5 @@ def _options(
     pass
 
 
-for _command in (ls, show, convert, diff, verify, demo):
+for _command in (ls, show, convert, diff, verify, checkpoints, demo):
     app.command()(_guarded(_command))

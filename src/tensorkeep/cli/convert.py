@@ -67,8 +67,8 @@ def convert(
     with api.open(source) as state:
         taken = [state[name] for name in (state.match(names) if names else state)]
     if not force:
-        _refuse_existing(location)
-    options = dict(map(_parse_option, option or []))
+        refuse_existing(location)
+    options = dict(map(parse_option, option or []))
     if not checksums:
         options["checksums"] = False
     if max_shard_size is not None:
@@ -103,7 +103,7 @@ def convert(
     return 0
 
 
-def _parse_option(text: str) -> tuple[str, Any]:
+def parse_option(text: str) -> tuple[str, Any]:
     """Split NAME=VALUE; a value that is JSON, such as a number or true, is taken for that."""
     name, equals, value = text.partition("=")
     if not (name and equals):
@@ -114,7 +114,12 @@ def _parse_option(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _refuse_existing(location: Location) -> None:
+def refuse_existing(location: Location) -> None:
+    """Refuse to replace what is there.
+
+    Raises:
+        ArgumentError: something is.
+    """
     if isinstance(location.store, Database) and not location.key:
         with contextlib.suppress(MissingError):
             if next(iter(location.store.keys()), None) is not None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
+import shlex
+
 from tensorkeep.database import Database
 from tensorkeep.errors import (
     ArgumentError,
@@ -26,6 +30,8 @@ FORMATS: dict[str, Format] = {
     "npz": npz.FORMAT,
     "safetensors": safetensors.FORMAT,
 }
+
+_CHECKPOINT = re.compile(r"(step-[0-9]{8,18})/MANIFEST\.json")
 
 # Those that `save` and `convert` write.
 WRITTEN = {name: format for name, format in FORMATS.items() if format.encode is not None}
@@ -80,6 +86,15 @@ def detect(location: Location) -> Format:
             f"could be {names}", where=location.where, cure="Say which with format=...."
         )
     if not location.key:
+        if found := _checkpoints(location):
+            newest = posixpath.join(location.where, found[-1])
+            many = f"a folder of {len(found):,} checkpoints; the newest is {found[-1]}"
+            raise UnknownFormatError(
+                f"is {many if len(found) > 1 else f'a folder of one checkpoint, {found[0]}'}",
+                where=location.where,
+                cure=f"Open {newest}, or look at all of them with "
+                f"`tensorkeep checkpoints {shlex.quote(location.where)}`.",
+            )
         raise UnknownFormatError(
             "the folder holds no state that can be told from its files",
             where=location.where,
@@ -94,6 +109,12 @@ def detect(location: Location) -> Format:
         f"is none of the formats known ({_listed()}); it starts with {location.head[:16]!r}",
         where=location.where,
     )
+
+
+def _checkpoints(location: Location) -> list[str]:
+    """List the folders of checkpoints in a folder, in the order of their steps."""
+    keys = map(_CHECKPOINT.fullmatch, location.store.keys("step-"))
+    return sorted((match[1] for match in keys if match), key=lambda name: (len(name), name))
 
 
 def find(location: Location) -> Location:

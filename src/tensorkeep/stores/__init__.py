@@ -54,6 +54,8 @@ _RECOGNISED: tuple[type[Database], ...] = (
     SqliteDatabase,
 )
 
+_STEP = re.compile(r"step-([0-9]{1,18})")
+
 Target = str | os.PathLike[str] | Location | Store
 
 
@@ -115,6 +117,8 @@ def locate(target: Target) -> Location:
     kind, path = _scheme(path)
     if not path or "\0" in path:
         raise ArgumentError(f"{path!r} is not a path", cure="Give the name of a file or folder.")
+    if kind is None:
+        path = _with_zeros(path)
     kind = kind or _database_at(path)
     if kind is not None:
         return Location(kind(path, "write" if _is_new(path) else "read"))
@@ -141,6 +145,16 @@ def _scheme(path: str) -> tuple[type[Database] | None, str]:
             cure="Only file:// is known as an URL; a Store of another kind is passed itself.",
         )
     return None, unquote(path[len("file://") :].removeprefix("localhost"))
+
+
+def _with_zeros(path: str) -> str:
+    """Give the checkpoint's folder that a path means whose step lacks the leading zeros."""
+    folder, name = os.path.split(path.rstrip("/"))
+    match = _STEP.fullmatch(name)
+    if match is None or os.path.lexists(path):
+        return path
+    full = os.path.join(folder, f"step-{int(match[1]):08}")
+    return full if os.path.isdir(full) else path
 
 
 def _database_at(path: str) -> type[Database] | None:

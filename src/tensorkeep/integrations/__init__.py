@@ -1,0 +1,1 @@
+"""Training loops of other libraries: one file each, none of which is imported before it is used."""
