@@ -13,6 +13,11 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 # Lines that each has to print, besides others that vary from machine to machine.
 SHOWN = {
+    "checkpoint_training": [
+        "interrupted at step 33",
+        "the same weights as without the stop: True",
+        "kept: 20, 40, 55, 60",
+    ],
     "convert_and_compare": [
         "encoder.bias     bfloat16   identical: True",
         "vocabulary       string     identical: True",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,7 @@ import pytest
 import tensorkeep as tk
 from tensorkeep import frameworks
 from tensorkeep.errors import ArgumentError, MissingDependencyError, UnsupportedError
+from tensorkeep.integrations import keras, lightning, transformers
 
 LIBRARIES = ["jax", "torch"]
 every_library = pytest.mark.parametrize("library", LIBRARIES)
@@ -151,3 +153,26 @@ def test_a_reader_knows_a_value_again() -> None:
     assert first[1] is again[1] is array
     assert copy[1] is not array
     assert read({"a": 1}, "d") is None
+
+
+@pytest.mark.parametrize(
+    ("made", "library"),
+    [
+        (keras.callback, "keras"),
+        (lightning.callback, "lightning"),
+        (transformers.callback, "transformers"),
+    ],
+)
+def test_an_integration_says_what_it_needs(
+    made: Callable[[tk.Checkpointer], object],
+    library: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in (library, "pytorch_lightning"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with (
+        tk.Checkpointer(tmp_path) as checkpointer,
+        pytest.raises(MissingDependencyError, match=f"Run pip install {library}"),
+    ):
+        made(checkpointer)

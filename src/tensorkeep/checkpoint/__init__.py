@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from tensorkeep.checkpoint import foreign
 from tensorkeep.checkpoint.checkpointer import Checkpointer
 from tensorkeep.checkpoint.filling import Differences
 from tensorkeep.checkpoint.folder import Folder
+from tensorkeep.checkpoint.foreign import list_all
 from tensorkeep.checkpoint.keeping import Best, Keep, keep
-from tensorkeep.checkpoint.listing import Checkpoint, read_checkpoint
+from tensorkeep.checkpoint.listing import Checkpoint
 from tensorkeep.checkpoint.restoring import Restored
 from tensorkeep.checkpoint.saving import Saving
 from tensorkeep.errors import MissingError
@@ -29,9 +29,7 @@ def checkpoints(folder: str | os.PathLike[str]) -> list[Checkpoint]:
     """
     if not os.path.isdir(folder):
         raise MissingError("there is no such folder", where=os.fsdecode(folder))
-    found = Folder(folder)
-    rows = [read_checkpoint(found, step)[0] for step in found.steps()] + foreign.listed(found)
-    return sorted(rows, key=lambda row: row.step)
+    return list_all(Folder(folder))
 
 
 __all__ = [

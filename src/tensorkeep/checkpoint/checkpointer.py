@@ -17,6 +17,7 @@ from tensorkeep.checkpoint.arguments import (
     flatten_state,
 )
 from tensorkeep.checkpoint.folder import Folder, step_of
+from tensorkeep.checkpoint.foreign import list_all
 from tensorkeep.checkpoint.keeping import Keep, parse_keep
 from tensorkeep.checkpoint.lineage import Lineage
 from tensorkeep.checkpoint.listing import Checkpoint, newest_first, read_checkpoint
@@ -106,7 +107,6 @@ class Checkpointer:
         self._rng = rng
         self._read_only = read_only
         self._owner = os.getpid()
-        self._closed = False
         self._folder = Folder(folder)
         self._saving: Saving | None = None  # the one under way, or the last
         self._unseen: list[Saving] = []  # background saves whose failure nobody was told yet
@@ -124,16 +124,22 @@ class Checkpointer:
             committed=self._committed,
         )
         if not read_only:
-            try:
-                self._folder.create()
-                self._folder.lock()
-            except BaseException:
-                self._schedule.close()
-                raise
-            self._janitor = Janitor(self._folder, self._keep, self._lineage.recheck)
+            self._open()
+        self._closed = False
+
+    def _open(self) -> None:
+        """Take the folder, and look at what is in it."""
+        try:
+            self._folder.create()
+            self._folder.lock()
             newest = next((r for r in newest_first(self._folder) if r[0].ok), None)
-            if newest is not None:
-                self._lineage.adopt(newest[0].step, newest[1])
+        except BaseException:
+            self._schedule.close()
+            self._folder.unlock()
+            raise
+        if newest is not None:
+            self._lineage.adopt(newest[0].step, newest[1])
+        self._janitor = Janitor(self._folder, self._keep, self._lineage.recheck)
 
     # --- saving ---------------------------------------------------------------------------------
 
@@ -155,7 +161,8 @@ class Checkpointer:
             metrics: what was measured, by name.
             metadata: JSON values to keep with it.
         """
-        self._given = step, state, metrics, metadata
+        if self._on_exception:
+            self._given = step, state, metrics, metadata
         self._tell_failures()
         why = self._schedule.due(check_step(step))
         if not why:
@@ -200,9 +207,10 @@ class Checkpointer:
         self._check_writable()
         self._tell_failures()
         saving = Saving(check_step(step), self._folder.where_of(step))
-        if not self._make_way(saving):
+        if self._is_busy() and self._busy == "skip" and not self.stopping:
+            saving.skipped = True
+            saving.finish()
             return saving
-        replace = self._may_replace(step, overwrite)
         nested, frozen = capture(state)
         tensors, skeleton = flatten_state(nested)
         contents = Contents(
@@ -214,6 +222,8 @@ class Checkpointer:
             reason=reason,
             writer=f"tensorkeep {__version__}",
         )
+        self._make_way()
+        replace = self._may_replace(step, overwrite)
         self._schedule.saved(step)
         self._saving = saving
         try:
@@ -222,31 +232,25 @@ class Checkpointer:
             saving.finish(error)
             saving.told = True
             raise
-        if saving.note:
-            told = f"step {step} is saved while the training waits: {saving.note}"
-            warnings.warn(told, RuntimeWarning, stacklevel=2)
         if not saving.over or saving.error is not None:  # it may have failed already
             self._unseen.append(saving)
+        self._tell_note()
         return saving
 
     def _committed(self, step: int) -> None:
         if self._janitor is not None:
             self._janitor.saved(step)
 
-    def _make_way(self, saving: Saving) -> bool:
-        """Deal with a save that is under way; False where this one is skipped for it."""
-        other = self._saving
-        if other is None or other.over:
-            return True
-        if self._busy == "skip" and not self.stopping:
-            saving.skipped = True
-            saving.finish()
-            return False
-        if self._busy == "replace":
-            other.cancel()
-        other.wait_over()
-        self._tell_failures()
-        return True
+    def _is_busy(self) -> bool:
+        return self._saving is not None and not self._saving.over
+
+    def _make_way(self) -> None:
+        """Wait for a save that is under way, or have it give way."""
+        if self._saving is not None and self._is_busy():
+            if self._busy == "replace":
+                self._saving.cancel()
+            self._saving.wait_over()
+            self._tell_failures()
 
     def _may_replace(self, step: int, overwrite: bool) -> bool:
         if not os.path.lexists(self._folder.path_of(step)):
@@ -269,7 +273,7 @@ class Checkpointer:
         Raises:
             TensorKeepError: an earlier save in the background failed.
         """
-        if self._saving is not None:
+        if self._saving is not None and self._is_mine():
             self._saving.wait_staged()
         self._tell_failures()
 
@@ -279,7 +283,7 @@ class Checkpointer:
         Raises:
             TensorKeepError: one failed.
         """
-        if self._saving is not None:
+        if self._saving is not None and self._is_mine():
             self._saving.wait_over()
         self._tell_failures()
 
@@ -292,8 +296,15 @@ class Checkpointer:
         """Say whether `step` would save now."""
         return bool(self._schedule.due(check_step(step)))
 
+    def _is_mine(self) -> bool:
+        """Say whether this is the process that saves, and not a forked child of it."""
+        return os.getpid() == self._owner
+
     def _tell_failures(self) -> None:
         """Raise the first failure of a background save that nobody was told."""
+        if not self._is_mine():
+            return
+        self._tell_note()
         while self._unseen:
             if not self._unseen[0].over:
                 return
@@ -307,6 +318,11 @@ class Checkpointer:
             if (error := self._janitor.take_error()) is not None:
                 warnings.warn(str(error), RuntimeWarning, stacklevel=3)
 
+    def _tell_note(self) -> None:
+        if self._saving is not None and (note := self._saving.take_note()):
+            told = f"step {self._saving.step} is saved while the training waits: {note}"
+            warnings.warn(told, RuntimeWarning, stacklevel=3)
+
     def _check_writable(self) -> None:
         if self._closed:
             raise ClosedError(
@@ -314,7 +330,7 @@ class Checkpointer:
             )
         if self._read_only:
             raise ArgumentError("it was made with read_only=True", where=self._folder.where)
-        if os.getpid() != self._owner:
+        if not self._is_mine():
             raise ArgumentError(
                 "a forked process cannot save with its parent's Checkpointer",
                 where=self._folder.where,
@@ -324,8 +340,8 @@ class Checkpointer:
     # --- looking and restoring ------------------------------------------------------------------
 
     def checkpoints(self) -> list[Checkpoint]:
-        """List the checkpoints in the order of their steps, damaged ones too."""
-        return [read_checkpoint(self._folder, step)[0] for step in self._folder.steps()]
+        """List the checkpoints in the order of their steps, damaged ones and Caffe2's too."""
+        return list_all(self._folder)
 
     def restore(
         self,
@@ -384,7 +400,7 @@ class Checkpointer:
         Raises:
             TensorKeepError: a save in the background failed.
         """
-        if self._closed or os.getpid() != self._owner:
+        if self._closed or not self._is_mine():
             return
         self._closed = True
         try:
@@ -427,9 +443,13 @@ class Checkpointer:
                 error.add_note(f"tensorkeep: {again}")
 
     def _save_last(self, error: BaseException) -> None:
-        if self._given is None or (self._saving and self._saving.step == self._given[0]):
+        if self._given is None:
             return
         step, state, metrics, metadata = self._given
+        if self._saving is not None:
+            self._saving.wait_over()
+            if self._saving.step == step and self._saving.committed:
+                return
         told = {**(metadata or {}), "exception": f"{type(error).__name__}: {error}"}
         self.save(
             step, called(state), metrics=metrics, metadata=told, overwrite=True, reason="exception"

@@ -31,6 +31,7 @@ class Crew:
     def _work(self) -> None:
         while (task := self._queue.get()) is not None:
             task()
+            del task  # and with it all that it looks at, which may be the caller's arrays
 
     def run(self, tasks: Iterable[Task]) -> None:
         """Run tasks, the caller taking part, and return once all are done.

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from tensorkeep import frameworks
+from tensorkeep.checkpoint.crew import Crew
 from tensorkeep.checkpoint.stateful import Stateful, branch, stateful
+from tensorkeep.checksum import THREADS
 from tensorkeep.errors import MismatchError, TensorKeepError
 
 _LISTED = 20
@@ -92,7 +94,8 @@ def fill(like: Any, saved: Any, where: str, *, partial: bool = False) -> tuple[A
 class _Filling:
     differences: Differences = field(default_factory=Differences)
     objects: list[tuple[str, Stateful, Any]] = field(default_factory=list)
-    copies: list[Callable[[], None]] = field(default_factory=list)
+    changes: list[Callable[[], None]] = field(default_factory=list)  # by other libraries
+    copies: list[Callable[[], None]] = field(default_factory=list)  # on all threads
 
     def node(self, like: Any, saved: Any, path: tuple[str, ...]) -> Any:
         """Give the value for a place, and note what has to be done for it."""
@@ -180,11 +183,11 @@ class _Filling:
             return like
         torch: Any = sys.modules.get("torch")
         if torch is not None and isinstance(like, torch.Tensor):
-            self.copies.append(lambda: _copy_torch(torch, like, saved))
+            self.changes.append(lambda: _copy_torch(torch, like, saved))
             return like
         jax: Any = sys.modules.get("jax")
         if jax is not None and isinstance(like, jax.Array):
-            return jax.device_put(_numpy(saved), like.sharding)
+            return jax.device_put(np.array(_numpy(saved)), like.sharding)
         return saved  # `like` only says what is expected, as jax.ShapeDtypeStruct does
 
     def _object(
@@ -215,7 +218,7 @@ class _Filling:
             with torch.no_grad():
                 like.load_state_dict(found, strict=strict)
 
-        self.copies.append(give)
+        self.changes.append(give)
 
     def apply(self, where: str) -> None:
         """Do what was noted: objects that may refuse first, copies that cannot fail last."""
@@ -223,7 +226,8 @@ class _Filling:
         for place, keeper, saved in self.objects:
             try:
                 done.append((keeper, _copied(keeper.take())))
-                keeper.give(saved)
+                # Its own: what it keeps of a map would keep the file's space after it was removed.
+                keeper.give(copy.deepcopy(saved))
             except Exception as error:
                 for earlier, state in reversed(done):
                     with contextlib.suppress(Exception):  # one that refuses even what it gave
@@ -235,8 +239,13 @@ class _Filling:
                     where=where,
                     cure="Restore into an object like the one that was saved.",
                 ) from error
-        for change in self.copies:
+        for change in self.changes:
             change()
+        workers = Crew(THREADS - 1)
+        try:
+            workers.run(self.copies)
+        finally:
+            workers.close()
 
 
 def _copied(state: Any) -> Any:

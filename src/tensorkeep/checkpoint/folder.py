@@ -303,9 +303,7 @@ class Folder:
         self._unsettled = False
 
     def _swap(self, path: str, final: str) -> str | None:
-        """Give a draft the name of another checkpoint; that is then at the path, if one is given,
-        or at the draft's.
-        """
+        """Give a draft the name of a checkpoint, which takes the draft's, or the one returned."""
         try:
             syscalls.exchange(path, final)
             return None

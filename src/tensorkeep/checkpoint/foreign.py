@@ -20,7 +20,7 @@ from typing import Any
 
 from tensorkeep import api
 from tensorkeep.checkpoint.folder import Folder, step_of
-from tensorkeep.checkpoint.listing import Checkpoint
+from tensorkeep.checkpoint.listing import Checkpoint, read_checkpoint
 from tensorkeep.errors import CorruptError, MissingError, TensorKeepError
 from tensorkeep.formats import FORMATS
 from tensorkeep.hidden import reason
@@ -127,6 +127,12 @@ def _is_caffe2(path: str) -> bool:
         location.close()
         if not location.key:
             location.store.close()
+
+
+def list_all(folder: Folder) -> list[Checkpoint]:
+    """List our checkpoints and those that Caffe2 left, in the order of their steps."""
+    rows = [read_checkpoint(folder, step)[0] for step in folder.steps()] + listed(folder)
+    return sorted(rows, key=lambda row: row.step)
 
 
 def listed(folder: Folder) -> list[Checkpoint]:

@@ -164,6 +164,7 @@ def _ranked(best: Best, checkpoints: Sequence[Kept]) -> list[Kept]:
     rows = []
     for row in checkpoints:
         value = row.metrics.get(best.metric)
-        if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        # Not math.isfinite, which refuses integers that are no float.
+        if isinstance(value, int | float) and value == value and abs(value) != math.inf:
             rows.append((-value if best.highest else value, -row.step, row))
     return [row for _, _, row in sorted(rows, key=lambda row: row[:2])]

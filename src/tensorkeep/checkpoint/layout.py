@@ -14,7 +14,7 @@ from functools import cached_property
 from tensorkeep.checkpoint.lineage import Parent
 from tensorkeep.errors import ArgumentError
 from tensorkeep.formats.safetensors.shards import split
-from tensorkeep.state import Json
+from tensorkeep.state import Json, name_problem
 from tensorkeep.tensor import Tensor
 
 _STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -164,7 +164,7 @@ def parts_of(names: Iterable[str], skeleton: Mapping[str, Json] | None) -> Parts
         stem, inner = stems.find(name) or (loose, name)
         part = parts.setdefault(stem, {})
         free = (n for n in (inner, name, *(f"{name}~{i}" for i in range(2, 100))) if n not in part)
-        part[next(n for n in free if n and n != "__metadata__")] = name
+        part[next(n for n in free if n and n != "__metadata__" and not name_problem(n))] = name
     return parts
 
 

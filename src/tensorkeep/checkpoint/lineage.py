@@ -91,6 +91,11 @@ class Lineage:
                 found[name] = entry.digest
         return found
 
+    def distrust(self) -> None:
+        """Share nothing with the last checkpoint: it is damaged."""
+        if self._last is not None:
+            self.damaged.add(self._last[0])
+
     def recheck(self) -> bool:
         """Read again the files that were not read or written for long; False where one is bad.
 

@@ -7,16 +7,21 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy.typing as npt
+
 from tensorkeep import api
 from tensorkeep.checkpoint import foreign
 from tensorkeep.checkpoint.filling import Differences, fill
 from tensorkeep.checkpoint.folder import Folder
 from tensorkeep.checkpoint.listing import Checkpoint, newest_first, read_checkpoint
-from tensorkeep.checkpoint.rng import RNG, restore_rng
-from tensorkeep.errors import CorruptError, FormatError, MismatchError, MissingError
+from tensorkeep.checkpoint.rng import RNG, capture_rng, restore_rng
+from tensorkeep.errors import CorruptError, FormatError, MissingError, StoreError, UnsafeError
 from tensorkeep.formats.safetensors.manifest import STATE, Manifest
 from tensorkeep.reading import read_arrays
-from tensorkeep.state import Json
+from tensorkeep.state import Json, State
+
+Arrays = dict[str, npt.NDArray[Any]]
+_NO_GOOD = (FormatError, MissingError, StoreError, UnsafeError)  # so an older one is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +84,15 @@ def restore(
         try:
             if row.problem:
                 raise CorruptError(row.problem, where=row.path)
-            return _restore(folder, row, wanted, skipped), manifest
-        except MismatchError:
-            raise
-        except (CorruptError, MissingError) as error:
+            state, arrays = _read(folder, row, wanted)
+        except _NO_GOOD as error:
+            if step is not None:
+                raise
+            skipped.append((row.path, error.problem))
+            continue
+        try:
+            return _put(folder, row, wanted, state, arrays, skipped), manifest
+        except CorruptError as error:
             if step is not None:
                 raise
             skipped.append((row.path, error.problem))
@@ -130,19 +140,35 @@ def _restore_foreign(folder: Folder, step: int | None, wanted: Wanted) -> Restor
     return None
 
 
-def _restore(
-    folder: Folder, row: Checkpoint, wanted: Wanted, skipped: list[tuple[str, str]]
-) -> Restored:
-    path = folder.path_of(row.step)
-    differences = Differences()
-    with api.open(path, format="checkpoint") as state:
+def _read(folder: Folder, row: Checkpoint, wanted: Wanted) -> tuple[State, Arrays]:
+    """Read the arrays of a checkpoint, and check them if that is wanted."""
+    with api.open(folder.path_of(row.step), format="checkpoint") as state:
         digests = state.digests if wanted.verify else None
-        arrays = read_arrays(dict(state.items()), copy=wanted.like is None, digests=digests)
-        saved = api.nest(state, arrays, framework=wanted.framework, device=wanted.device)
-    if wanted.like is not None:
-        saved, differences = fill(wanted.like, saved, row.path, partial=wanted.partial)
-    if wanted.rng and (kept := _read_rng(path)) is not None:
-        restore_rng(kept, row.path)
+        return state, read_arrays(dict(state.items()), copy=wanted.like is None, digests=digests)
+
+
+def _put(
+    folder: Folder,
+    row: Checkpoint,
+    wanted: Wanted,
+    state: State,
+    arrays: Arrays,
+    skipped: list[tuple[str, str]],
+) -> Restored:
+    """Put what was read where it is wanted: all of it, or nothing."""
+    saved = api.nest(state, arrays, framework=wanted.framework, device=wanted.device)
+    differences = Differences()
+    kept = _read_rng(folder.path_of(row.step)) if wanted.rng else None
+    before = capture_rng()
+    try:
+        if kept is not None:
+            restore_rng(kept, row.path)  # first, as it may be refused
+        if wanted.like is not None:
+            saved, differences = fill(wanted.like, saved, row.path, partial=wanted.partial)
+    except BaseException:
+        restore_rng(before, row.path)
+        raise
+    restore_rng(before if kept is None else kept, row.path)  # whatever the objects drew
     return Restored(
         row.step, saved, row.path, row.metrics, row.metadata, list(skipped), differences
     )

@@ -31,7 +31,8 @@ def doomed(folder: Folder, rules: Keep, always: set[int] | None = None) -> list[
     rows = [read_checkpoint(folder, step)[0] for step in folder.steps()]
     good = [row for row in rows if row.ok]
     kept = rules.chosen(good) | (always or set()) | {row.step for row in good[-1:]}
-    return [row for row in good if row.step not in kept]
+    rest = [row for row in good if row.step not in kept]
+    return [row for row in rest if not os.path.islink(folder.path_of(row.step))]
 
 
 def examine(folder: Folder, step: int, progress: ProgressReport | None = None) -> Verification:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tensorkeep.checkpoint import writing
 from tensorkeep.checkpoint.crew import Crew
@@ -15,10 +17,10 @@ from tensorkeep.checkpoint.folder import Folder
 from tensorkeep.checkpoint.layout import Plan, plan
 from tensorkeep.checkpoint.lineage import Lineage, Parent, matching
 from tensorkeep.checkpoint.saving import Saving
-from tensorkeep.checkpoint.staging import Buffer
+from tensorkeep.checkpoint.staging import Buffer, Hollow
 from tensorkeep.checkpoint.writing import Contents
 from tensorkeep.checksum import THREADS
-from tensorkeep.errors import StoreError
+from tensorkeep.errors import CorruptError, StoreError
 from tensorkeep.tensor import Tensor
 
 
@@ -34,6 +36,7 @@ class _Job:
     replace: bool
 
 
+_NO_MEMORY = "there is no memory for a copy"
 _BEHIND: set[Saving] = set()  # those under way, and those that failed
 
 
@@ -112,7 +115,7 @@ class Saver:
             saving.note = self._buffer.shortage(needed)
             if not saving.note:
                 _ = self._workers  # started here, since none can be while the interpreter ends
-                self._start(lambda: self._stage_and_write(job), saving)
+                self._start(partial(self._stage_and_write, [job]), saving)
                 return
         elif self._background:
             likely = self._likely(job)
@@ -123,12 +126,12 @@ class Saver:
             try:
                 staged = None if saving.note else self._copy(job, found)
             except MemoryError:
-                saving.note, staged = "there is no memory for a copy", None
+                saving.note, staged = _NO_MEMORY, None
             if staged is not None:
-                self._start(lambda: self._write_staged(job, staged, same, found), saving)
+                self._start(partial(self._write_staged, staged, same, found), saving)
                 return
         everything = self._lineage.expected(tensors, frozen)
-        self._write(job, self._plan(job, matching(tensors, everything, self._workers)), tensors)
+        self._write(job, self._plan(job, matching(tensors, everything, self._workers)))
         saving.finish()
 
     def _start(self, work: Callable[[], None], saving: Saving) -> None:
@@ -163,42 +166,57 @@ class Saver:
             limit=self._limit,
         )
 
-    def _stage_and_write(self, job: _Job) -> None:
+    def _stage_and_write(self, jobs: list[_Job]) -> None:
+        job = jobs.pop()  # of which nobody is to keep the caller's arrays
         time.sleep(0.001)  # or the caller would wait for Python's lock, up to a switch interval
         same = matching(job.tensors, self._likely(job), self._workers)
         first = self._plan(job, same)
-        self._write_staged(job, self._copy(job, first), same, first)
+        try:
+            job = self._copy(job, first)
+        except MemoryError:
+            job.saving.note = _NO_MEMORY  # the fence opens once it is written
+            self._write(job, first)
+            return
+        self._write_staged(job, same, first)
 
-    def _write_staged(
-        self, job: _Job, staged: dict[str, Tensor], same: set[str], first: Plan
-    ) -> None:
+    def _write_staged(self, job: _Job, same: set[str], first: Plan) -> None:
         """Look at the copies of those that nothing was known of, too, and write."""
         left = self._lineage.expected(job.tensors, job.frozen)
         left = {name: digest for name, digest in left.items() if name not in same}
         unsure = {n: d for n, d in left.items() if n not in self._lineage.still | job.frozen}
-        found = self._plan(job, same | matching(staged, unsure, self._workers))
+        found = self._plan(job, same | matching(job.tensors, unsure, self._workers))
         if not first.shared <= found.shared:  # of which there are no copies
             raise StoreError(
                 "the checkpoint before, whose files were to be shared, is gone",
                 where=self._folder.where,
                 cure="Save again.",
             )
-        self._write(job, found, staged)
+        self._write(job, found)
 
-    def _copy(self, job: _Job, plan: Plan) -> dict[str, Tensor]:
+    def _copy(self, job: _Job, plan: Plan) -> _Job:
+        """Give the same save of copies; what it shares is hollow, as nothing reads that."""
         shared = plan.shared
         copied = {name: t for name, t in job.tensors.items() if name not in shared}
-        staged = {**job.tensors, **self._buffer.stage(copied, self._workers)}
+        hollow = {
+            name: Tensor(t.dtype, t.shape, Hollow(t.nbytes), 0, t.nbytes)
+            for name, t in job.tensors.items()
+            if name in shared
+        }
+        staged = hollow | self._buffer.stage(copied, self._workers)
         job.saving.mark_staged()
-        return staged
+        return dataclasses.replace(job, tensors={name: staged[name] for name in job.tensors})
 
-    def _write(self, job: _Job, plan: Plan, tensors: dict[str, Tensor]) -> None:
+    def _write(self, job: _Job, plan: Plan) -> None:
         """Write, commit, and remember what the next save can share."""
         saving, step = job.saving, job.saving.step
         with self._folder.draft(step, durable=self._durable) as draft:
-            manifest, saving.shared = writing.write(
-                draft, job.contents, plan, tensors, job.parent, saving.report
-            )
+            try:
+                manifest, saving.shared = writing.write(
+                    draft, job.contents, plan, job.tensors, job.parent, saving.report
+                )
+            except CorruptError:  # what was to be shared with it
+                self._lineage.distrust()
+                raise
             saving.report(0)
             self._folder.commit(draft, step, replace=job.replace)
         saving.committed = True

@@ -32,6 +32,7 @@ class Saving:
         self.skipped = False  # another save was under way, and the policy is to skip
         self.replaced = False  # a newer save took its place
         self.note = ""  # why it was saved otherwise than asked for
+        self._noted = False
         self.error: BaseException | None = None
         self.written = 0  # bytes
         self.shared = 0  # bytes that the checkpoint before has too
@@ -99,6 +100,13 @@ class Saving:
             again = StoreError(f"cannot be saved: {cause!r}", where=self.path)
         again.__cause__ = cause
         return again
+
+    def take_note(self) -> str:
+        """Give the note, if it was not given before."""
+        if self._noted or not self.note:
+            return ""
+        self._noted = True
+        return self.note
 
     def mark_staged(self) -> None:
         """Note that the state may change."""

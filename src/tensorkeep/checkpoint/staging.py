@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from tensorkeep.checkpoint.crew import Crew, Task
 from tensorkeep.dtypes import STRING
-from tensorkeep.source import MemorySource
+from tensorkeep.errors import StoreError
+from tensorkeep.source import MemorySource, Source
 from tensorkeep.syscalls import available_memory
 from tensorkeep.tensor import Tensor
 
@@ -25,6 +26,18 @@ _PIECE = 16 << 20  # bytes that one thread copies at a time
 _SMALL = 4 << 20  # tensors below this are copied several in one task
 _MARGIN = 256 << 20  # bytes of memory that are left to others
 _WORTH_IT = 64 << 20  # bytes that are staged whatever the system says of its memory
+
+
+class Hollow(Source):
+    """The bytes of a tensor whose file is shared: they are not here, and nobody reads them."""
+
+    __slots__ = ()
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, "the staged state")
+
+    def _read(self, start: int, stop: int) -> memoryview:
+        raise StoreError("was to be shared, and was not copied", where=self.where)
 
 
 class Buffer:

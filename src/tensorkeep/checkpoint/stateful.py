@@ -1,8 +1,8 @@
 """Objects that have a state of their own: modules, optimizers, schedulers, loaders, generators.
 
 Anything with `state_dict()` and `load_state_dict()` is one, and so are the random generators of
-Python, NumPy and PyTorch that are no globals. The containers that JAX was told of (Flax's TrainState
-and State, registered dataclasses) are taken apart by their fields.
+Python, NumPy and PyTorch that are no globals. The containers that JAX was told of (Flax's
+TrainState and State, registered dataclasses) are taken apart by their fields.
 """
 
 from __future__ import annotations

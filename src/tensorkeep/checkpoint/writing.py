@@ -14,6 +14,8 @@ from tensorkeep.checkpoint.folder import Draft
 from tensorkeep.checkpoint.layout import Plan, Shard
 from tensorkeep.checkpoint.lineage import Parent
 from tensorkeep.checkpoint.rng import RNG
+from tensorkeep.checkpoint.staging import Hollow
+from tensorkeep.checksum import mismatch
 from tensorkeep.formats.safetensors.header import parse_header
 from tensorkeep.formats.safetensors.manifest import STATE, Entry, File, Manifest
 from tensorkeep.formats.safetensors.shards import INDEX, encode_index
@@ -75,9 +77,11 @@ def write(
                     progress(sum(tensors[name].nbytes for name in shard.names.values()))
                 continue
             held = {inner: tensors[name] for inner, name in shard.names.items()}
-            if parent and shard.shared:  # the filesystem cannot share files
-                held = _held(parent, shard)
+            if parent and any(isinstance(t.source, Hollow) for t in held.values()):
+                held = _held(parent, shard)  # the filesystem cannot share files
             files[shard.file] = _put_shard(draft, shard, held, entries, progress)
+            if parent and shard.shared:
+                _compare(shard, parent, entries)
         if len(shards) > 1:
             files[f"{stem}{INDEX}"] = _put_index(draft, f"{stem}{INDEX}", shards, tensors, entries)
     files[STATE] = _put_state(draft, contents)
@@ -112,6 +116,13 @@ def _held(parent: Parent, shard: Shard) -> dict[str, Tensor]:
         inner: Tensor(row.dtype, row.shape, source, row.start, row.stop - row.start)
         for inner, row in rows.items()
     }
+
+
+def _compare(shard: Shard, parent: Parent, entries: Mapping[str, Entry]) -> None:
+    for name in shard.names.values():
+        found, expected = entries[name].digest, parent.manifest.tensors[name].digest
+        if found != expected:
+            raise mismatch(name, expected, found, os.path.join(parent.path, shard.shared))
 
 
 def _put_shard(

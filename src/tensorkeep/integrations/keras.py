@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tensorkeep.checkpoint import Checkpointer
-from tensorkeep.errors import ArgumentError
 from tensorkeep.optional import require
 
 
@@ -29,7 +28,9 @@ def callback(checkpointer: Checkpointer, *, every_epochs: int = 1) -> Any:
     cure = "Run pip install keras, and one of jax, torch or tensorflow."
     keras = require("keras", "the model is one of Keras", cure)
 
-    class TensorKeepCallback(keras.callbacks.Callback):  # type: ignore[misc,name-defined]
+    base: Any = keras.callbacks.Callback
+
+    class TensorKeepCallback(base):  # type: ignore[misc]
         """Save and restore at Keras's events."""
 
         def __init__(self) -> None:
@@ -41,11 +42,6 @@ def callback(checkpointer: Checkpointer, *, every_epochs: int = 1) -> Any:
         def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
             self._epoch = self._batches = 0
             model = self.model
-            if not model.built:
-                raise ArgumentError(
-                    "the model has no weights yet",
-                    cure="Build it before fit: give it an Input, or call it on a batch.",
-                )
             if not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
             restored = checkpointer.restore(like=self._state())

@@ -31,7 +31,9 @@ def checkpoint_io(*, durable: bool = True, verify: bool = True) -> Any:
     """
     library = _library()
 
-    class TensorKeepIO(library.plugins.io.CheckpointIO):  # type: ignore[misc,name-defined]
+    base: Any = library.plugins.io.CheckpointIO
+
+    class TensorKeepIO(base):  # type: ignore[misc]
         """Write and read one file a checkpoint."""
 
         def save_checkpoint(
@@ -114,7 +116,9 @@ def resume(trainer: Any, model: Any, checkpointer: Checkpointer, **fit: Any) -> 
     found, strategy = [restored.state], trainer.strategy
     usual = strategy.checkpoint_io
 
-    class Given(library.plugins.io.CheckpointIO):  # type: ignore[misc,name-defined]
+    base: Any = library.plugins.io.CheckpointIO
+
+    class Given(base):  # type: ignore[misc]
         """Give what was restored, once, and leave."""
 
         def save_checkpoint(self, *_: Any, **__: Any) -> None: ...
@@ -151,10 +155,10 @@ def _refuse_several(trainer: Any) -> None:
         )
 
 
-def _make(
-    library: Any, checkpointer: Checkpointer, every_epochs: int, on_exception: bool
-) -> Any:
-    class TensorKeepCallback(library.callbacks.Checkpoint):  # type: ignore[misc,name-defined]
+def _make(library: Any, checkpointer: Checkpointer, every_epochs: int, on_exception: bool) -> Any:
+    base: Any = library.callbacks.Checkpoint
+
+    class TensorKeepCallback(base):  # type: ignore[misc]
         """Save at Lightning's events."""
 
         def __init__(self) -> None:
@@ -217,7 +221,9 @@ def _make(
             """Have Lightning make a checkpoint, and take it."""
             taken: list[dict[str, Any]] = []
 
-            class Taking(library.plugins.io.CheckpointIO):  # type: ignore[misc,name-defined]
+            base: Any = library.plugins.io.CheckpointIO
+
+            class Taking(base):  # type: ignore[misc]
                 """Take what is to be saved."""
 
                 def save_checkpoint(self, checkpoint: Any, *_: Any, **__: Any) -> None:

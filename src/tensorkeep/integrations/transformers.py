@@ -90,7 +90,7 @@ def _parts(model: Any, optimizer: Any = None, scheduler: Any = None) -> dict[str
 
 
 def _exported(callbacks: Iterable[Any], kind: Any) -> dict[str, Any]:
-    """Give the states of callbacks as Trainer keeps them: by class, in a list where there are more."""
+    """Give the states of callbacks as Trainer keeps them: by class, several in a list."""
     found: dict[str, list[Any]] = {}
     for each in callbacks:
         if isinstance(each, kind):
@@ -102,7 +102,9 @@ def _make(checkpointer: Checkpointer) -> Any:
     cure = "Run pip install transformers accelerate."
     library = require("transformers.trainer_callback", "Trainer is of transformers", cure)
 
-    class TensorKeepCallback(library.TrainerCallback):  # type: ignore[misc,name-defined]
+    base: Any = library.TrainerCallback
+
+    class TensorKeepCallback(base):  # type: ignore[misc]
         """Save at Trainer's events."""
 
         def __init__(self) -> None:

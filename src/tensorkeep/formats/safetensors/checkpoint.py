@@ -8,6 +8,7 @@ entry, so that other tools open them unchanged.
 from __future__ import annotations
 
 import posixpath
+import re
 
 import xxhash
 
@@ -29,11 +30,17 @@ from tensorkeep.store import Location
 from tensorkeep.tensor import Tensor
 
 _ENDING = ".safetensors"
+_FOLDER = re.compile(r"step-[0-9]{8,18}")
 
 
 def is_checkpoint(location: Location) -> bool:
-    """Say whether a location is a folder with a manifest in it."""
-    return not location.key and any(key == MANIFEST for key in location.store.keys(MANIFEST))
+    """Say whether a location is a folder with a manifest in it, or one that should have one."""
+    if location.key:
+        return False
+    if any(key == MANIFEST for key in location.store.keys(MANIFEST)):
+        return True
+    named = _FOLDER.fullmatch(posixpath.basename(location.store.where))
+    return named is not None and any(key == STATE for key in location.store.keys(STATE))
 
 
 def decode(location: Location) -> State:
@@ -62,8 +69,9 @@ def decode(location: Location) -> State:
                 notes = parse_notes(data, file.where)
         for name, entry in manifest.tensors.items():
             tensors[name] = _tensor(entry, shards, location)
-        if len(tensors) != sum(map(len, shards.values())):
-            raise CorruptError("the manifest does not list every tensor", where=location.where)
+        places = {(entry.file, entry.name) for entry in manifest.tensors.values()}
+        if not len(tensors) == len(places) == sum(map(len, shards.values())):
+            raise CorruptError("the manifest does not list each tensor once", where=location.where)
         return State(
             tensors,
             metadata={**manifest.metadata, "checkpoint": about(manifest)},

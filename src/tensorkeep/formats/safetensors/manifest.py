@@ -35,6 +35,7 @@ STATE = "state.json"
 VERSION = 1
 _MAX_SIZE = 1 << 30
 _MAX_FILES = 10_000
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # no other is ever written
 _DIGEST = re.compile("[0-9a-f]{32}")
 _WRONG = "is not what a checkpoint's manifest holds"
 
@@ -148,7 +149,8 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         CorruptError: it is damaged, or contradicts itself.
         UnsupportedError: a later version wrote it.
 
-    >>> parse_manifest(Manifest(step=7, time=0.0).dump(), "example").step
+    >>> files = {STATE: File(2, "0" * 32)}
+    >>> parse_manifest(Manifest(step=7, time=0.0, files=files).dump(), "example").step
     7
     """
     document = parse_json(data, where, "manifest", most=16 * MAX_TENSORS)
@@ -174,8 +176,15 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             "parent": str() | None as parent,
             "files": dict(files),
             "tensors": dict(tensors),
-        } if 0 <= step < 2**63 and len(files) <= _MAX_FILES and len(tensors) <= MAX_TENSORS:
+        } if (
+            0 <= step < 10**18
+            and 0 <= time < 1e12
+            and len(files) <= _MAX_FILES
+            and len(tensors) <= MAX_TENSORS
+        ):
             known = {name: _file(name, row, where) for name, row in files.items()}
+            if STATE not in known:
+                raise CorruptError(f"the manifest does not list {STATE}", where=where)
             return Manifest(
                 step=step,
                 time=float(time),
@@ -193,7 +202,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
 def _file(name: str, row: Any, where: str) -> File:
     match row:
         case {"size": int(size), "xxh3_128": str(digest)} if (
-            size >= 0 and _DIGEST.fullmatch(digest) and "/" not in name
+            0 <= size < 2**63 and _DIGEST.fullmatch(digest) and _FILE_NAME.fullmatch(name)
         ):
             return File(size, digest)
     raise CorruptError(f"the file {name[:80]!r} {_WRONG}", where=where)
