@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests import crash
+from tests.crash import checkpoints
+from tests.crash import saves as crash
 
 import tensorkeep as tk
 
 
-@pytest.mark.parametrize("number", range(15))
+@pytest.mark.parametrize("number", range(10))
 def test_a_kill_leaves_a_whole_state(number: int, tmp_path: Path) -> None:
     draw = random.Random(number)
     options: dict[str, Any] = {"durable": number % 3 == 0}
@@ -32,6 +33,23 @@ def test_a_torn_state_is_told() -> None:
     assert crash.is_whole(torn)
     torn["step"] = 41
     assert not crash.is_whole(torn)
+
+
+def test_a_kill_leaves_whole_checkpoints() -> None:
+    died, wrong = checkpoints.trials(12, seed=0)
+    assert wrong == []
+    assert sum(sum(counts.values()) for counts in died.values()) == 12
+
+
+def test_a_wrong_checkpoint_is_told(tmp_path: Path) -> None:
+    with tk.Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, checkpoints.state(1))
+        checkpointer.save(2, checkpoints.state(1))
+    assert list(checkpoints.look(tmp_path, 3, 4, go_on=True)) == [
+        "step 2 is there after 3 was announced and 4 begun",
+        "step 2 is not what was saved",
+        "what is restored is not step 2",
+    ]
 
 
 def _temporary(folder: Path) -> list[str]:

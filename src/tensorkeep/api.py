@@ -325,7 +325,7 @@ def _write(
             where=location.where,
             cure="Choose another format, or accept it with lossy=True.",
         )
-    _refuse_damage(state, chosen)
+    refuse_damage(state, compare=not chosen.compares_digests)
     report = _reporter(progress, state)
     store = location.store.writer()  # which a database has to release: it may keep others out
     try:
@@ -346,9 +346,17 @@ def _write(
     return losses
 
 
-def _refuse_damage(state: State, chosen: Format) -> None:
-    """Check what came with checksums before it is written under new ones."""
-    if not chosen.compares_digests:
+def refuse_damage(state: State, *, compare: bool = True) -> None:
+    """Check what came with checksums before it is written under new ones.
+
+    Args:
+        state: what is to be written.
+        compare: read all tensors, to compare their digests.
+
+    Raises:
+        CorruptError: a tensor is not what was saved.
+    """
+    if compare:
         known = {name: tensor for name, tensor in state.items() if name in state.digests}
         for name, found in checksum.digests(known).items():
             if found != state.digests[name]:

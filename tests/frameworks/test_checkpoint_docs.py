@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.test_docs import ROOT, blocks
 
 import tensorkeep as tk
-from tests.test_docs import ROOT, blocks
 
 pytestmark = pytest.mark.frameworks
 PAGE = ROOT / "docs" / "checkpoints.md"

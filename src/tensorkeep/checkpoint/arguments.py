@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tensorkeep import frameworks
+from tensorkeep.api import refuse_damage
 from tensorkeep.errors import ArgumentError, UnsafeError, UnsupportedError
 from tensorkeep.state import MAX_TENSORS, Json, State
 from tensorkeep.tensor import Tensor
 from tensorkeep.tree import flatten
 from tensorkeep.wire.text import bound_values, dump_json, parse_json
 
+Flat = tuple[dict[str, Tensor], dict[str, Json] | None, dict[str, Json]]
 _MAX_VALUES = 4 * MAX_TENSORS - 100  # beside which state.json has those of the random generators
 
 
@@ -29,14 +31,17 @@ def called(state: Any) -> Any:
     return state() if plain_function else state
 
 
-def flatten_state(state: Any) -> tuple[dict[str, Tensor], dict[str, Json] | None]:
-    """Turn a nesting, or an opened State, into named tensors and a skeleton.
+def flatten_state(state: Any) -> Flat:
+    """Turn a nesting, or an opened State, into named tensors, a skeleton and metadata.
 
     Raises:
+        CorruptError: a tensor of an opened State is not what was saved.
         UnsupportedError: something cannot be kept, or there is more of it than can be read again.
     """
     if isinstance(state, State):
-        return dict(state.items()), state.skeleton
+        refuse_damage(state)
+        metadata = {key: value for key, value in state.metadata.items() if key != "checkpoint"}
+        return dict(state.items()), state.skeleton, metadata
     tensors, skeleton = flatten(state, frameworks.reader())
     try:
         bound_values(dump_json(skeleton), _MAX_VALUES, "the state")
@@ -46,7 +51,7 @@ def flatten_state(state: Any) -> tuple[dict[str, Tensor], dict[str, Json] | None
     if len(tensors) > MAX_TENSORS:
         problem = f"it holds {len(tensors):,} tensors, of which {MAX_TENSORS:,} can be read again"
         raise UnsupportedError(problem, where="the state", cure="Put some into one array.")
-    return tensors, skeleton
+    return tensors, skeleton, {}
 
 
 def check_metrics(metrics: Mapping[Any, Any] | None) -> dict[str, float | str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -20,7 +19,7 @@ from tensorkeep.checkpoint.folder import Folder, step_of
 from tensorkeep.checkpoint.foreign import list_all
 from tensorkeep.checkpoint.keeping import Keep, parse_keep
 from tensorkeep.checkpoint.lineage import Lineage
-from tensorkeep.checkpoint.listing import Checkpoint, newest_first, read_checkpoint
+from tensorkeep.checkpoint.listing import Checkpoint, is_own, newest_first, read_checkpoint
 from tensorkeep.checkpoint.restoring import Restored, Wanted, restore
 from tensorkeep.checkpoint.retention import Janitor
 from tensorkeep.checkpoint.rng import capture_rng
@@ -29,7 +28,12 @@ from tensorkeep.checkpoint.saving import Saving
 from tensorkeep.checkpoint.schedule import Schedule, Then
 from tensorkeep.checkpoint.stateful import capture
 from tensorkeep.checkpoint.writing import Contents
-from tensorkeep.errors import ArgumentError, ClosedError, TensorKeepError
+from tensorkeep.errors import (
+    ArgumentError,
+    ClosedError,
+    CorruptError,
+    StoreError,
+)
 from tensorkeep.formats.safetensors.shards import size_of
 from tensorkeep.state import Json
 from tensorkeep.version import __version__
@@ -212,13 +216,13 @@ class Checkpointer:
             saving.finish()
             return saving
         nested, frozen = capture(state)
-        tensors, skeleton = flatten_state(nested)
+        tensors, skeleton, kept = flatten_state(nested)
         contents = Contents(
             step=step,
             skeleton=skeleton,
             rng=capture_rng() if self._rng else None,
             metrics=check_metrics(metrics),
-            metadata=check_metadata(metadata),
+            metadata=kept | check_metadata(metadata),
             reason=reason,
             writer=f"tensorkeep {__version__}",
         )
@@ -253,13 +257,19 @@ class Checkpointer:
             self._tell_failures()
 
     def _may_replace(self, step: int, overwrite: bool) -> bool:
-        if not os.path.lexists(self._folder.path_of(step)):
+        """Say whether there is something that gives way: what was damaged, or what is to."""
+        path = self._folder.path_of(step)
+        if not os.path.lexists(path):
             return False
-        if (
-            overwrite
-            or step in self._lineage.damaged
-            or not read_checkpoint(self._folder, step)[0].ok
-        ):
+        if step in self._lineage.damaged:  # as was said when it was skipped
+            return True
+        if not is_own(path):
+            raise StoreError(
+                "is in the way, and no checkpoint that is known here",
+                where=self._folder.where_of(step),
+                cure="Move it, or save in another folder.",
+            )
+        if overwrite or not read_checkpoint(self._folder, step)[0].ok:
             return True
         raise ArgumentError(
             f"step {step} is saved already",
@@ -380,7 +390,11 @@ class Checkpointer:
         if self._saving is not None:
             self.wait()
         wanted = Wanted(like, partial, verify, rng, framework, device)
-        found = restore(self._folder, None if step is None else check_step(step), wanted)
+        try:
+            found = restore(self._folder, None if step is None else check_step(step), wanted)
+        except CorruptError:
+            self._lineage.distrust()  # it may be the one that the next save would share with
+            raise
         if found is None:
             return None
         restored, manifest = found
@@ -426,28 +440,17 @@ class Checkpointer:
         if error is None:
             self.close()
             return
-        try:
-            if (
-                self._on_exception
-                and self._given is not None
-                and isinstance(error, Exception | KeyboardInterrupt)
-            ):
-                self._save_last(error)
-            self.close()
-        except TensorKeepError as failure:  # the first error is the one to be told
-            error.add_note(f"tensorkeep: {failure}")
-            self._closed = False
-            try:
-                self.close()
-            except TensorKeepError as again:
-                error.add_note(f"tensorkeep: {again}")
+        if self._on_exception and isinstance(error, Exception | KeyboardInterrupt):
+            _try(lambda: self._save_last(error), error)
+        _try(self.wait, error)
+        _try(self.close, error)
 
     def _save_last(self, error: BaseException) -> None:
         if self._given is None:
             return
         step, state, metrics, metadata = self._given
         if self._saving is not None:
-            self._saving.wait_over()
+            _try(self.wait, error)  # an older failure does not stop this
             if self._saving.step == step and self._saving.committed:
                 return
         told = {**(metadata or {}), "exception": f"{type(error).__name__}: {error}"}
@@ -457,9 +460,20 @@ class Checkpointer:
 
     def __del__(self) -> None:
         # One that was dropped, in a notebook for example, does not keep the next one out.
-        if not getattr(self, "_closed", True) and (self._saving is None or self._saving.over):
-            with contextlib.suppress(TensorKeepError):
-                self.close()
+        if not getattr(self, "_closed", True) and self._is_mine() and not self._is_busy():
+            self._schedule.close()
+            self._folder.unlock()
+            self._saver.close()
+            if self._janitor is not None:
+                self._janitor.stop()
 
     def __repr__(self) -> str:
         return f"Checkpointer({self._folder.where!r})"
+
+
+def _try(action: Callable[[], None], error: BaseException) -> None:
+    """Do what is left to do when a block ends by an error, which is the one to be told."""
+    try:
+        action()
+    except Exception as failure:
+        error.add_note(f"tensorkeep: {failure}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from tensorkeep.checkpoint.folder import Folder
 from tensorkeep.errors import CorruptError, MissingError, TensorKeepError
-from tensorkeep.formats.safetensors.manifest import MANIFEST, Manifest, read_manifest
+from tensorkeep.formats.safetensors.manifest import MANIFEST, STATE, Manifest, read_manifest
 from tensorkeep.hidden import reason
 from tensorkeep.state import Json
 from tensorkeep.stores import locate
@@ -98,6 +98,21 @@ def identity(folder: Folder, step: int) -> str:
         return found.decode("ascii")
     except (OSError, ValueError):
         return ""
+
+
+def is_own(path: str) -> bool:
+    """Say whether what is at a path is, or was, a checkpoint that this version may replace."""
+    if os.path.islink(path) or not os.path.isdir(path):
+        return False
+    try:
+        read_manifest(locate(path))
+    except CorruptError:
+        return True
+    except MissingError:
+        return not os.listdir(path) or os.path.isfile(os.path.join(path, STATE))
+    except TensorKeepError:
+        return False
+    return True
 
 
 def _told(error: TensorKeepError, path: str, where: str) -> str:

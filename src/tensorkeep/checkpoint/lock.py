@@ -93,9 +93,11 @@ class Lock:
             os.pwrite(self._fd, json.dumps(about).encode(), 0)
 
     def is_held(self) -> bool:
-        """Say whether the file is still the one at its path, so that others meet the lock."""
+        """Say whether the file is still the one at its path, and no other process has its lock."""
         try:
             info = os.stat(self.path)
+            if self.alone:  # whoever closes the file in this process, as a backup does, drops it
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
         return (info.st_dev, info.st_ino) == self._key

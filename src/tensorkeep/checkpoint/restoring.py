@@ -15,7 +15,14 @@ from tensorkeep.checkpoint.filling import Differences, fill
 from tensorkeep.checkpoint.folder import Folder
 from tensorkeep.checkpoint.listing import Checkpoint, newest_first, read_checkpoint
 from tensorkeep.checkpoint.rng import RNG, capture_rng, restore_rng
-from tensorkeep.errors import CorruptError, FormatError, MissingError, StoreError, UnsafeError
+from tensorkeep.errors import (
+    CorruptError,
+    FormatError,
+    MissingError,
+    StoreError,
+    UnsafeError,
+    UnsupportedError,
+)
 from tensorkeep.formats.safetensors.manifest import STATE, Manifest
 from tensorkeep.reading import read_arrays
 from tensorkeep.state import Json, State
@@ -92,7 +99,7 @@ def restore(
             continue
         try:
             return _put(folder, row, wanted, state, arrays, skipped), manifest
-        except CorruptError as error:
+        except (CorruptError, UnsupportedError) as error:
             if step is not None:
                 raise
             skipped.append((row.path, error.problem))

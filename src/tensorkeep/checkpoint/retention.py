@@ -128,9 +128,13 @@ class Janitor:
         """Have the rules applied, now that a step was saved."""
         self._queue.put(step)
 
+    def stop(self) -> None:
+        """Have the thread end once it has done what there is to do."""
+        self._queue.put(None)
+
     def close(self) -> None:
         """Finish what there is to do."""
-        self._queue.put(None)
+        self.stop()
         self._thread.join()
 
     def take_error(self) -> TensorKeepError | None:

@@ -1,15 +1,11 @@
-"""Kill saving processes at random instants, and look at what they leave.
+"""`save` over one path: a child saves one state after another and announces each.
 
-    python -m tests.crash --trials 1000
-
-A child saves one state after another over the same path and announces each. It is killed with
-SIGKILL, which nothing can catch, after a random time. What lies at the path then has to be the
-whole state of the last step that it said was saved, or of the next.
+It is killed after a random time. What lies at the path then has to be the whole state of the last
+step that it said was saved, or of the next.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import signal
 import subprocess
@@ -26,7 +22,7 @@ import tensorkeep as tk
 CHILD = """
 import sys
 import tensorkeep as tk
-from tests.crash import state
+from tests.crash.saves import state
 path, options = sys.argv[1], eval(sys.argv[2])
 for step in range(10**9):
     tk.save(state(step), path, **options)
@@ -80,15 +76,11 @@ def trial(folder: Path, delay: float, **options: Any) -> str:
     return f"the next save leaves {left}" if left else ""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run trials and report; gives the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.crash")
-    parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args(arguments)
-    draw = random.Random(chosen.seed)
+def run(trials: int, seed: int) -> int:
+    """Run trials and report; gives how many went wrong."""
+    draw = random.Random(seed)
     bad = 0
-    for number in range(chosen.trials):
+    for number in range(trials):
         options: dict[str, Any] = {"durable": draw.random() < 0.5}
         if draw.random() < 0.5:
             options["max_shard_size"] = 500_000
@@ -100,9 +92,5 @@ def main(arguments: list[str] | None = None) -> int:
         if problem:
             bad += 1
             sys.stdout.write(f"trial {number} {options}: {problem}\n")
-    sys.stdout.write(f"{chosen.trials - bad} of {chosen.trials} kills left a whole state\n")
-    return 1 if bad else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.stdout.write(f"{trials - bad} of {trials} kills left a whole state\n")
+    return bad
