@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import tensorkeep as tk
 from tensorkeep import errors, testing
 from tensorkeep.database.recordfile import Record
-from tensorkeep.formats import FORMATS
+from tensorkeep.formats import WRITTEN
 from tensorkeep.source import FileSource, MemorySource
 from tensorkeep.store import HEAD
 from tensorkeep.stores.file import FileStore
@@ -339,7 +339,7 @@ def test_a_value_with_a_broken_field_counts_as_unknown_bytes() -> None:
 
 def other_formats(folder: Path) -> Iterator[tuple[str, bytes]]:
     state = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(2)}
-    for name, format in FORMATS.items():
+    for name, format in WRITTEN.items():
         value = testing.fitting(format, state, np.zeros((2, 3), np.float32))
         if value is not None and name not in ("caffe2", "minidb"):
             path = folder / f"state-{name}{format.suffixes[0]}"
