@@ -20,6 +20,7 @@ from tensorkeep.errors import TensorKeepError, UnsupportedError
 
 # What is kept as it is, though JAX takes the containers among it apart too.
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, np.ndarray, np.generic)
+_LEAVES = frozenset((type(None), bool, int, float, complex, str, bytes, np.ndarray))
 _KEPT = (dict, OrderedDict, defaultdict, Counter, deque, list, tuple)
 
 
@@ -124,6 +125,8 @@ def capture(value: Any) -> tuple[Any, set[str]]:
 
 def _capture(value: Any, path: tuple[str, ...], frozen: set[str], depth: int) -> Any:
     kind = type(value)
+    if kind in _LEAVES:
+        return value
     if depth > 100:
         raise UnsupportedError(
             "is nested deeper than 100 levels",
