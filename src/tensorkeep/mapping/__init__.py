@@ -1,0 +1,23 @@
+"""Other names and layouts for the tensors of a state: rules, maps of rules, merging and splitting.
+
+Everything here takes lazy states and gives lazy states; a tensor is laid out anew while it is read.
+"""
+
+from __future__ import annotations
+
+from tensorkeep.mapping.apply import Mapped, apply
+from tensorkeep.mapping.flat import flat
+from tensorkeep.mapping.merging import merge, parts
+from tensorkeep.mapping.rules import Rule, known_maps, read_map, renaming
+
+__all__ = [
+    "Mapped",
+    "Rule",
+    "apply",
+    "flat",
+    "known_maps",
+    "merge",
+    "parts",
+    "read_map",
+    "renaming",
+]
