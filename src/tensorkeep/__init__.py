@@ -1,7 +1,8 @@
 """Save, load, checkpoint, convert and inspect the state of neural networks."""
 
-from tensorkeep.api import convert, load, open, save
+from tensorkeep.api import load, open, save
 from tensorkeep.checkpoint import Checkpointer, checkpoints, keep
+from tensorkeep.convert import convert
 from tensorkeep.diff import diff
 from tensorkeep.dtypes import DType, dtype
 from tensorkeep.errors import TensorKeepError

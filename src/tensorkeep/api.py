@@ -1,4 +1,4 @@
-"""The verbs: open, load, save, convert."""
+"""The verbs: open, load, save."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def save(
     given = state if isinstance(state, State) else _state_of(state)
     if metadata is not None:
         given = _with_metadata(given, metadata)
-    _write(given, location, chosen, durable, lossy, progress, options)
+    write(given, location, chosen, durable, lossy, progress, options)
 
 
 def _state_of(value: Any) -> State:
@@ -292,7 +292,7 @@ def _with_metadata(state: State, metadata: Mapping[str, Json]) -> State:
     return state.replace(metadata={**state.metadata, **metadata})
 
 
-def _write(
+def write(
     state: State,
     location: Location,
     chosen: Format,
@@ -301,6 +301,12 @@ def _write(
     progress: ProgressReport | None,
     options: Mapping[str, Any],
 ) -> list[str]:
+    """Write a state in a format; gives what was lost, a sentence each.
+
+    Raises:
+        LossError: the format cannot hold everything, and `lossy` does not allow it.
+        ArgumentError: the format is not written, or has no such option.
+    """
     if not location.key and not (chosen.whole_stores and isinstance(location.store, Database)):
         raise ArgumentError(
             "is a folder or a whole store", where=location.where, cure="Name a file in it."
@@ -366,49 +372,6 @@ def refuse_damage(state: State, *, compare: bool = True) -> None:
             state.checks[name]()
 
 
-def convert(
-    source: Target,
-    target: Target,
-    *,
-    format: str | None = None,
-    names: str | Iterable[str] | None = None,
-    lossy: bool = False,
-    durable: bool = True,
-    progress: ProgressReport | None = None,
-    **options: Any,
-) -> list[str]:
-    """Convert one file to another format; tensors stream through, so memory stays flat.
-
-    Args:
-        source: what to read.
-        target: what to write; its ending tells the format.
-        format: the format to write, where the name does not tell.
-        names: globs of the tensors to take; their nesting is then left behind.
-        lossy: go on where the target cannot hold everything.
-        durable: return only once it is on the disk.
-        progress: called with the bytes done and the total.
-        options: what the target format's `encode` takes.
-
-    Returns:
-        What was lost, a sentence each; empty unless `lossy`.
-
-    Raises:
-        LossError: the target cannot hold everything; the message lists what.
-    """
-    location = locate(target)
-    chosen = formats.by_name(format) if format else formats.for_writing(location)
-    with open(source) as state:
-        if names is not None:
-            wanted = state.match(names)
-            state = state.replace(
-                tensors={name: state[name] for name in wanted},
-                skeleton=None,
-                digests={n: state.digests[n] for n in wanted if n in state.digests},
-                checks={n: state.checks[n] for n in wanted if n in state.checks},
-            )
-        return _write(state, location, chosen, durable, lossy, progress, options)
-
-
 def check_progress(progress: object) -> None:
     """Refuse a progress report that cannot be called.
 
@@ -451,4 +414,4 @@ def _nearby(location: Location) -> str:
     return f"Did you mean {Location(location.store, close[0]).where}?" if close else ""
 
 
-__all__ = ["convert", "load", "open", "save"]
+__all__ = ["load", "open", "save"]

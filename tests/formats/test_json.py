@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tensorkeep import api, dtypes, frameworks
+from tensorkeep.convert import convert
 from tensorkeep.dtypes import DTYPES, DType, count_of
 from tensorkeep.errors import (
     ArgumentError,
@@ -457,8 +458,8 @@ def test_digests_are_compared_before_they_are_lost(checksums: bool) -> None:
 def test_files_are_saved_and_loaded_by_their_name(tmp_path: Path) -> None:
     api.save(golden_state(), tmp_path / "state.json")
     assert api.load(tmp_path / "state.json")["betas"] == (0.9, 0.999)
-    api.convert(tmp_path / "state.json", tmp_path / "state.safetensors")
-    api.convert(tmp_path / "state.safetensors", tmp_path / "again.json")
+    convert(tmp_path / "state.json", tmp_path / "state.safetensors")
+    convert(tmp_path / "state.safetensors", tmp_path / "again.json")
     with api.open(tmp_path / "again.json") as back, api.open(tmp_path / "state.json") as first:
         assert back.skeleton == first.skeleton
         assert sorted(facts(back)[0]) == sorted(facts(first)[0])

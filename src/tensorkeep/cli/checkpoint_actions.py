@@ -17,9 +17,9 @@ from tensorkeep.checkpoint.keeping import parse_keep
 from tensorkeep.checkpoint.repair import Finding
 from tensorkeep.checkpoint.repair import repair as repair_folder
 from tensorkeep.checkpoint.retention import check, doomed, examine, freed, remove_doomed
-from tensorkeep.cli.convert import refuse_existing
 from tensorkeep.cli.progress import progress
 from tensorkeep.cli.terminal import clean, dim, red, say, say_json, several, size, warn
+from tensorkeep.convert import refuse_existing
 from tensorkeep.errors import (
     ArgumentError,
     CorruptError,

@@ -1,32 +1,75 @@
-"""`tensorkeep convert`: from one format to another."""
+"""`tensorkeep convert`: other formats, names, layouts; several files as one, one as several."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import Annotated, Any
 
 import typer
 
-from tensorkeep import api, formats
+from tensorkeep import mapping
 from tensorkeep.cli.progress import progress
-from tensorkeep.cli.terminal import JsonOption, NamesOption, clean, say, say_json, several, size
-from tensorkeep.database import Database
-from tensorkeep.errors import ArgumentError, MissingError
-from tensorkeep.store import Location
-from tensorkeep.stores import locate
+from tensorkeep.cli.terminal import JsonOption, clean, say, say_json, several, size
+from tensorkeep.convert import conversion
+from tensorkeep.errors import ArgumentError
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="What to read.")],
-    target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="What to write; its ending tells the format.")
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE... TARGET",
+            help="What to read, several being merged, and what to write; "
+            "its ending tells the format.",
+        ),
     ],
     to: Annotated[
         str | None,
         typer.Option(metavar="FORMAT", help="The format, where the ending does not tell."),
     ] = None,
-    names: NamesOption = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--include", "--names", metavar="GLOB", help="Only tensors that match; repeatable."
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Leave out tensors that match; repeatable."),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN=NEW",
+            help="Give tensors other names, such as 'model.*=*'; repeatable, in order.",
+        ),
+    ] = None,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="FILE",
+            help="Names and layouts by the rules of a file, or of "
+            f"{', '.join(mapping.known_maps())}; repeatable, in order, after --rename.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="DTYPE", help="Cast floats to this type, such as float16."),
+    ] = None,
+    prefix: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Put NAME. before the names of a source; one for each of them."
+        ),
+    ] = None,
+    split: Annotated[
+        bool,
+        typer.Option(
+            "--split",
+            help="Write a file for each first part of the names, {} in TARGET standing for it.",
+        ),
+    ] = False,
     lossy: Annotated[
         bool, typer.Option("--lossy", help="Go on where the target cannot hold everything.")
     ] = False,
@@ -55,52 +98,84 @@ def convert(
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Convert a file to another format.
+    """Convert a file to another format, or several into one.
 
     Nothing is lost unless --lossy allows it; what is lost is then listed.
 
     With --json: {"source", "target", "format", "tensors", "bytes",
-    "lost": [SENTENCE]}.
+    "lost": [SENTENCE], "files": [{"target", "format", "tensors", "bytes"}]}.
     """
-    location = locate(target)
-    chosen = formats.by_name(to) if to else formats.for_writing(location)
-    with api.open(source) as state:
-        taken = [state[name] for name in (state.match(names) if names else state)]
-    if not force:
-        refuse_existing(location)
+    if len(paths) < 2:
+        raise ArgumentError("there is no target", cure="Give what to read, and then what to write.")
+    *sources, target = paths
     options = dict(map(parse_option, option or []))
     if not checksums:
         options["checksums"] = False
     if max_shard_size is not None:
         options["max_shard_size"] = max_shard_size
     with progress("converting") as report:
-        lost = api.convert(
-            source,
-            location,
-            format=chosen.name,
-            names=names,
+        files, lost = conversion(
+            _prefixed(sources, prefix or []),
+            target,
+            format=to,
+            names=names or None,
+            exclude=exclude or None,
+            rename=list(map(parse_renaming, rename or [])),
+            maps=maps or None,
+            dtype=dtype,
+            split=split,
+            replace=force,
             lossy=lossy,
             durable=durable,
             progress=report,
             **options,
         )
-    total = sum(tensor.nbytes for tensor in taken)
     if as_json:
         say_json(
             {
-                "source": source,
+                "source": sources[0] if len(sources) == 1 else sources,
                 "target": target,
-                "format": chosen.name,
-                "tensors": len(taken),
-                "bytes": total,
+                "format": files[0].format if files else None,
+                "tensors": sum(file.tensors for file in files),
+                "bytes": sum(file.nbytes for file in files),
                 "lost": lost,
+                "files": [
+                    {
+                        "target": file.where,
+                        "format": file.format,
+                        "tensors": file.tensors,
+                        "bytes": file.nbytes,
+                    }
+                    for file in files
+                ],
             }
         )
         return 0
-    say(f"{clean(target)}: {chosen.name}, {several(len(taken), 'tensor')}, {size(total)}")
+    for file in files:
+        shown = clean(file.where if split else target)
+        say(f"{shown}: {file.format}, {several(file.tensors, 'tensor')}, {size(file.nbytes)}")
     for sentence in lost:
         say(f"lost: {clean(sentence)}")
     return 0
+
+
+def _prefixed(sources: list[str], prefixes: list[str]) -> str | list[str] | dict[str, str]:
+    if not prefixes:
+        return sources[0] if len(sources) == 1 else sources
+    if len(prefixes) != len(sources) or len(set(prefixes)) != len(prefixes):
+        raise ArgumentError(
+            f"--prefix is given {len(set(prefixes))} times for {several(len(sources), 'file')}",
+            cure="Give it once for each file, in their order, each another.",
+        )
+    return dict(zip(prefixes, sources, strict=True))
+
+
+def parse_renaming(text: str) -> tuple[str, str]:
+    """Split PATTERN=NEW at its last equals sign."""
+    pattern, equals, new = text.rpartition("=")
+    if not (pattern and equals):
+        raise ArgumentError(f"the renaming {text!r} is not PATTERN=NEW")
+    return pattern, new
 
 
 def parse_option(text: str) -> tuple[str, Any]:
@@ -112,26 +187,3 @@ def parse_option(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
-
-
-def refuse_existing(location: Location) -> None:
-    """Refuse to replace what is there.
-
-    Raises:
-        ArgumentError: something is.
-    """
-    if isinstance(location.store, Database) and not location.key:
-        with contextlib.suppress(MissingError):
-            if next(iter(location.store.keys()), None) is not None:
-                raise ArgumentError(
-                    "is there already", where=location.where, cure="Replace it by --force."
-                )
-    if not location.key:
-        return  # a folder, which saving refuses
-    for key in (location.key, f"{location.key}.index.json"):  # the second, where it is in shards
-        found = Location(location.store, key)
-        with contextlib.suppress(MissingError):
-            found.source.close()
-            raise ArgumentError(
-                "is there already", where=found.where, cure="Replace it by --force."
-            )

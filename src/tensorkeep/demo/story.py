@@ -12,6 +12,7 @@ import numpy as np
 
 from tensorkeep import api
 from tensorkeep.checkpoint import checkpoints
+from tensorkeep.convert import convert
 from tensorkeep.demo import network
 from tensorkeep.demo.digits import Digits, draw, training_and_held_out
 from tensorkeep.demo.process import Epoch, epochs_of, kill_in_save, training, unfinished
@@ -213,7 +214,7 @@ def _convert(
         target = source.with_suffix(format.suffixes[0])
         try:
             if target != source:
-                api.convert(source, target)
+                convert(source, target)
         except _CANNOT_HOLD as error:
             skipped[format.name] = error.problem
             say(f"   {format.name:<14}left out: {error.problem}")

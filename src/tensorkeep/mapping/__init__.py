@@ -5,19 +5,22 @@ Everything here takes lazy states and gives lazy states; a tensor is laid out an
 
 from __future__ import annotations
 
-from tensorkeep.mapping.apply import Mapped, apply
-from tensorkeep.mapping.flat import flat
+from tensorkeep.mapping.apply import LEFT_OUT, Mapped, apply
+from tensorkeep.mapping.flat import changed, flat, place_of
 from tensorkeep.mapping.merging import merge, parts
 from tensorkeep.mapping.rules import Rule, known_maps, read_map, renaming
 
 __all__ = [
+    "LEFT_OUT",
     "Mapped",
     "Rule",
     "apply",
+    "changed",
     "flat",
     "known_maps",
     "merge",
     "parts",
+    "place_of",
     "read_map",
     "renaming",
 ]

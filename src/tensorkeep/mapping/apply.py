@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterable
 from re import Match
 from typing import NamedTuple
 
-from tensorkeep import checksum
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import ArgumentError, MissingError
 from tensorkeep.mapping import layouts
-from tensorkeep.mapping.flat import Place, flat, from_places
+from tensorkeep.mapping.flat import Place, changed, flat, from_places
 from tensorkeep.mapping.patterns import compiled, replaced
 from tensorkeep.mapping.rules import Rule
 from tensorkeep.state import State
 from tensorkeep.tensor import Tensor
 
 Cast = Callable[[Tensor, DType], Tensor]
+
+
+LEFT_OUT = "left out"  # begins the sentences of what rules drop: that was asked for
 
 
 class Mapped(NamedTuple):
@@ -90,25 +92,8 @@ def _cast(places: dict[str, Place], dtype: DType, cast: Cast) -> dict[str, Place
         tensor = place.tensor
         if id(tensor) not in made:
             wanted = tensor.dtype is not dtype and tensor.dtype.kind in ("float", "blocks")
-            made[id(tensor)] = _changed(cast(tensor, dtype), place) if wanted else place
+            made[id(tensor)] = changed(cast(tensor, dtype), place) if wanted else place
     return {path: made[id(place.tensor)] for path, place in places.items()}
-
-
-def _changed(tensor: Tensor, *origins: Place) -> Place:
-    """Give a tensor that was made of others the checks of what it was made of."""
-    checked = [origin for origin in origins if origin.digest or origin.check]
-
-    def check() -> None:
-        for origin in checked:
-            if origin.digest:
-                found = checksum.digest(origin.tensor)
-                if found != origin.digest:
-                    where = origin.tensor.source.where
-                    raise checksum.mismatch(origin.name, origin.digest, found, where)
-            if origin.check is not None:
-                origin.check()
-
-    return Place(tensor, origins[0].name, check=check if checked else None)
 
 
 def _matching(pattern: str, places: dict[str, Place], state: State) -> list[str]:
@@ -146,9 +131,9 @@ def _apply(
             continue
         pieces = layouts.cut(place.tensor, rule.split, len(targets), path)
         for target, piece in zip(targets, pieces, strict=True):
-            _put(made, target, _laid_out(rule, _changed(piece, place), path, cast), rule)
+            _put(made, target, _laid_out(rule, changed(piece, place), path, cast), rule)
     if dropped:
-        lost.append(f"left out by {rule.where}: {_some(dropped)}")
+        lost.append(f"{LEFT_OUT} by {rule.where}: {_some(dropped)}")
     return count, made
 
 
@@ -184,7 +169,7 @@ def _join(
             target, paths = joins[path]
             parts = [places[p] for p in paths]
             whole = layouts.joined([part.tensor for part in parts], axis, target)
-            _put(made, target, _laid_out(rule, _changed(whole, *parts), target, cast), rule)
+            _put(made, target, _laid_out(rule, changed(whole, *parts), target, cast), rule)
         elif path not in gone:
             _put(made, path, place, rule)
     return len(joins), made
@@ -213,7 +198,7 @@ def _laid_out(rule: Rule, place: Place, path: str, cast: Cast) -> Place:
         tensor = layouts.reshaped(tensor, rule.reshape, path)
     if rule.dtype is not None and tensor.dtype is not rule.dtype:
         tensor = cast(tensor, rule.dtype)
-    return place if tensor is place.tensor else _changed(tensor, place)
+    return place if tensor is place.tensor else changed(tensor, place)
 
 
 def _put(made: dict[str, Place], path: str, place: Place, rule: Rule) -> None:

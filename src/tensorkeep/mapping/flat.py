@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from tensorkeep import checksum
 from tensorkeep.errors import ArgumentError
 from tensorkeep.state import Json, State
 from tensorkeep.tensor import Tensor
@@ -54,8 +55,8 @@ def flat(state: State) -> Flat:
     (['a.w', 'tied'], ['step'])
     """
     if state.skeleton is None or "tree" not in state.skeleton:
-        return Flat({name: _place(state, name) for name in state}, [])
-    known = {name: _place(state, name) for name in state}
+        return Flat({name: place_of(state, name) for name in state}, [])
+    known = {name: place_of(state, name) for name in state}
     nesting = unflatten(
         state.skeleton, dict(state.items()), lambda name, *_: _Leaf(name), state.where
     )
@@ -74,9 +75,27 @@ def flat(state: State) -> Flat:
     return found
 
 
-def _place(state: State, name: str) -> Place:
+def place_of(state: State, name: str) -> Place:
+    """Give a tensor of a state with what belongs to it."""
     remark = state.remarks.get(name, "")
     return Place(state[name], name, state.digests.get(name, ""), state.checks.get(name), remark)
+
+
+def changed(tensor: Tensor, *origins: Place) -> Place:
+    """Give a tensor that was made of others the checks of what it was made of."""
+    checked = [origin for origin in origins if origin.digest or origin.check]
+
+    def check() -> None:
+        for origin in checked:
+            if origin.digest:
+                found = checksum.digest(origin.tensor)
+                if found != origin.digest:
+                    where = origin.tensor.source.where
+                    raise checksum.mismatch(origin.name, origin.digest, found, where)
+            if origin.check is not None:
+                origin.check()
+
+    return Place(tensor, origins[0].name, check=check if checked else None)
 
 
 def from_places(places: Mapping[str, Place], usual: State) -> State:

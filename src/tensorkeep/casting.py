@@ -1,0 +1,80 @@
+"""Tensors in another floating-point type, cast while they are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorkeep.dtypes import DType
+from tensorkeep.errors import ArgumentError
+from tensorkeep.source import Source
+from tensorkeep.tensor import Tensor
+
+_PIECE = 1 << 16  # elements: the cast piece and what it is made of stay in the cache
+
+
+def check_castable(to: DType) -> DType:
+    """Refuse a type that nothing is cast to.
+
+    Raises:
+        ArgumentError: it is no floating-point type.
+    """
+    if to.kind != "float":
+        raise ArgumentError(
+            f"dtype casts to a floating-point type, not to {to}",
+            cure="Load without it, and cast the arrays yourself.",
+        )
+    return to
+
+
+def cast(tensor: Tensor, to: DType) -> Tensor:
+    """Give a tensor in another floating-point type, cast as it is read.
+
+    What does not fit becomes infinite, as `numpy.ndarray.astype` makes it.
+
+    >>> from tensorkeep.dtypes import FLOAT16
+    >>> cast(Tensor.of(np.array([1.5, 1e9])), FLOAT16).numpy().tolist()
+    [1.5, inf]
+    """
+    if tensor.dtype is to:
+        return tensor
+    return Tensor(to, tensor.shape, _Cast(tensor, check_castable(to)))
+
+
+class _Cast(Source):
+    """The bytes of a tensor in another type."""
+
+    __slots__ = ("_flat", "_to")
+
+    def __init__(self, tensor: Tensor, to: DType) -> None:
+        self._flat = Tensor(
+            tensor.dtype, (tensor.size,), tensor.source, tensor.offset, tensor.nbytes
+        )
+        self._to = to
+        super().__init__(to.nbytes(tensor.size), tensor.source.where)
+
+    def _read(self, start: int, stop: int) -> memoryview:
+        if self._to.packed:
+            whole = Tensor.of(self._cast(0, self._flat.size), self.where)
+            return whole.source.read(start, stop)
+        width = self._to.bits // 8
+        first, last = start // width, -(-stop // width)
+        out = self._cast(first, last).view(np.uint8)
+        return out.data[start - first * width : stop - first * width].toreadonly()
+
+    def _cast(self, first: int, last: int) -> npt.NDArray[Any]:
+        out = np.empty(last - first, self._to.numpy)
+        with np.errstate(all="ignore"):
+            for at in range(first, last, _PIECE):
+                end = min(at + _PIECE, last)
+                out[at - first : end - first] = _astype(self._flat[at:end], self._to)
+        return out
+
+
+def _astype(values: npt.NDArray[Any], to: DType) -> npt.NDArray[Any]:
+    try:
+        return values.astype(to.numpy)
+    except TypeError:  # some pairs of narrow types have no cast of their own
+        return values.astype(np.float32).astype(to.numpy)
