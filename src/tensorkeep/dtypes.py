@@ -5,6 +5,9 @@ gaps, the first element in the lowest bits of the first byte, as ONNX packs its 
 A `string` tensor of n elements is n + 1 little-endian uint64 offsets followed by the joined UTF-8
 bytes (bytes that are not UTF-8 come back as surrogate escapes, so nothing is lost).
 
+Block-quantized types (`BLOCKS`, of the kind "blocks") are bytes as ggml packs them: runs of `group`
+elements of a row in `bits / 8` bytes each. They are read as float32. See tensorkeep.blocks.
+
 Bit layouts of the narrow floats: OCP 8-bit Floating Point Specification and OCP Microscaling
 Formats (MX) v1.0, as implemented by ml_dtypes.
 """
@@ -20,14 +23,17 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from tensorkeep import blocks
 from tensorkeep.errors import ArgumentError, CorruptError, UnsupportedError
 
-Kind = Literal["bool", "int", "uint", "float", "complex", "string"]
+Kind = Literal["bool", "int", "uint", "float", "complex", "string", "blocks"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DType:
     """An element type: its name, its width in bits as stored, and how NumPy holds one element.
+
+    For the kind "blocks" `bits` is the width of a whole block, and `block` the elements of one.
 
     >>> BFLOAT16.bits, INT4.nbytes(3), BFLOAT16.numpy.itemsize
     (16, 2, 2)
@@ -39,15 +45,35 @@ class DType:
     kind: Kind
     bits: int
     numpy: np.dtype[Any]
+    block: int = 1
 
     @property
     def packed(self) -> bool:
         """True where several elements share a byte."""
-        return self.bits < 8 and self.kind != "bool"
+        return self.block > 1 or (self.bits < 8 and self.kind != "bool")
+
+    @property
+    def opaque(self) -> bool:
+        """True where only the bytes are kept: what they mean is not known here."""
+        return self.block > 1 and blocks.LAYOUTS[self.name].dequantizer is None
+
+    @property
+    def group(self) -> tuple[int, int]:
+        """The least number of elements that are whole bytes, and those bytes.
+
+        >>> INT4.group, FLOAT6_E2M3FN.group, FLOAT32.group, BLOCKS["q8_0"].group
+        ((2, 1), (4, 3), (1, 4), (32, 34))
+        """
+        if self.block > 1:
+            return self.block, self.bits // 8
+        whole = math.lcm(self.bits, 8)
+        return whole // self.bits, whole // 8
 
     def nbytes(self, count: int) -> int:
         """Give the bytes that `count` elements occupy (for `string`, of the offsets alone)."""
-        return (count * self.bits + 7) // 8 if self.kind != "string" else 8 * (count + 1)
+        if self.kind == "string":
+            return 8 * (count + 1)
+        return (count // self.block * self.bits + 7) // 8
 
     def __repr__(self) -> str:
         return f"tensorkeep.dtype({self.name!r})"
@@ -97,6 +123,11 @@ STRING = _row("string", "string", 64, np.object_)
 DTYPES: dict[str, DType] = {
     row.name: row for row in list(globals().values()) if isinstance(row, DType)
 }
+# Apart from the others, since no array is of such a type: only files hold them.
+BLOCKS: dict[str, DType] = {
+    row.name: DType(row.name, "blocks", 8 * row.nbytes, np.dtype(np.float32), row.size)
+    for row in blocks.LAYOUTS.values()
+}
 _BY_NUMPY = {row.numpy: row for row in DTYPES.values() if row is not STRING}
 
 
@@ -114,6 +145,8 @@ def dtype(value: str | DType | npt.DTypeLike) -> DType:
         return value
     if isinstance(value, str) and value in DTYPES:
         return DTYPES[value]
+    if isinstance(value, str) and value in BLOCKS:
+        return BLOCKS[value]
     try:
         found = np.dtype(value)
     except (TypeError, ValueError, SyntaxError):
@@ -165,9 +198,14 @@ def pack(array: npt.NDArray[Any], kind: DType) -> npt.NDArray[np.uint8]:
 def unpack(data: npt.NDArray[np.uint8], kind: DType, count: int) -> npt.NDArray[Any]:
     """Unpack `count` elements of a sub-byte type into a 1-D array of its NumPy dtype.
 
+    Raises:
+        UnsupportedError: a block type of which only the bytes are kept.
+
     >>> unpack(np.array([33, 3], np.uint8), INT4, 3).tolist()
     [1, 2, 3]
     """
+    if kind.block > 1:
+        return blocks.dequantize(blocks.LAYOUTS[kind.name], data)
     if kind.bits in (2, 4):
         per = 8 // kind.bits
         mask = np.uint8((1 << kind.bits) - 1)

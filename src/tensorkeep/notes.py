@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tensorkeep.dtypes import DTYPES, DType
+from tensorkeep.dtypes import BLOCKS, DTYPES, DType
 from tensorkeep.errors import CorruptError, UnsupportedError
 from tensorkeep.state import MAX_TENSORS, Json
 from tensorkeep.wire.text import dump_json, parse_json
@@ -26,6 +26,7 @@ from tensorkeep.wire.text import dump_json, parse_json
 KEY = "tensorkeep"
 VERSION = 1
 MAX_AXES = 64  # what NumPy can hold
+_STORED = DTYPES | BLOCKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,8 @@ def _mapping(document: Mapping[str, Any], key: str, where: str) -> dict[str, Any
 
 def _stored(value: Any, where: str) -> tuple[DType, tuple[int, ...]]:
     match value:
-        case [str(name), list(shape)] if name in DTYPES and is_shape(shape):
-            return DTYPES[name], tuple(shape)
+        case [str(name), list(shape)] if name in _STORED and is_shape(shape):
+            return _STORED[name], tuple(shape)
     raise CorruptError(f"{value!r} is not an element type and a shape", where=where)
 
 

@@ -64,6 +64,12 @@ class Tensor:
                 raise CorruptError(f"shape {shape} has a negative axis", where=source.where)
         if not least or nbytes != least or not 0 <= offset <= offset + nbytes <= source.size:
             self._check(least)
+        if dtype.block > 1 and (not shape or shape[-1] % dtype.block):
+            raise CorruptError(
+                f"{dtype} comes in blocks of {dtype.block} elements, which rows of shape {shape} "
+                "are not made of",
+                where=source.where,
+            )
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Tensor does not change; {name!r} cannot be set")
@@ -72,6 +78,8 @@ class Tensor:
         raise AttributeError(f"a Tensor does not change; {name!r} cannot be deleted")
 
     def __reduce__(self) -> tuple[object, ...]:
+        if self.dtype.kind == "blocks":
+            return _of_bytes, (self.dtype, self.shape, bytes(self.read()), self.source.where)
         return Tensor.of, (self.numpy(), self.source.where)
 
     def _check(self, least: int) -> None:
@@ -148,7 +156,8 @@ class Tensor:
     def numpy(self) -> npt.NDArray[Any]:
         """Give the values as a read-only array, without a copy where they are in memory or mapped.
 
-        Strings come as an object array of `str`, types below 8 bits as their ml_dtypes type.
+        Strings come as an object array of `str`, types below 8 bits as their ml_dtypes type, and
+        blocks as float32.
         """
         return self.decode(self.read(), self.shape)
 
@@ -157,6 +166,12 @@ class Tensor:
         count = dtypes.count_of(shape)
         if self.dtype is dtypes.STRING:
             return dtypes.unpack_strings(data, count, self.source.where).reshape(shape)
+        if self.dtype.opaque:
+            raise UnsupportedError(
+                f"elements of the type {self.dtype} cannot be turned into numbers here",
+                where=self.source.where,
+                cure="Their bytes can be read, copied and compared.",
+            )
         if self.dtype.packed:
             codes = np.frombuffer(data, np.uint8) if data.nbytes else np.zeros(0, np.uint8)
             return dtypes.unpack(codes, self.dtype, count).reshape(shape)
@@ -180,26 +195,26 @@ class Tensor:
 
     def _gather(self, chosen: Selection) -> npt.NDArray[Any]:
         if len(chosen.runs) == 1:
-            return chosen.finish(self._elements(*chosen.runs[0]).reshape(chosen.box))
+            return chosen.finish(self.elements(*chosen.runs[0]).reshape(chosen.box))
         out = np.empty(dtypes.count_of(chosen.box), self.dtype.numpy)
         at = 0
         for start, stop in chosen.runs:
-            out[at : at + stop - start] = self._elements(start, stop)
+            out[at : at + stop - start] = self.elements(start, stop)
             at += stop - start
         return chosen.finish(out.reshape(chosen.box))
 
-    def _elements(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """Read elements `start` to `stop` of the flattened tensor."""
-        bits = self.dtype.bits
+    def elements(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Read elements `start` to `stop` of the flattened tensor, and little more (no strings)."""
         if not self.dtype.packed:
-            size = bits // 8
+            size = self.dtype.bits // 8
             first, last = self.offset + start * size, self.offset + stop * size
             return self.decode(self.source.read(first, last), (stop - start,))
-        group = math.lcm(bits, 8) // bits
+        group, width = self.dtype.group
         whole = start // group * group
-        first, last = whole * bits // 8, -(-stop * bits // 8)
+        past = min(-(-stop // group) * group, self.size)
+        first, last = whole // group * width, self.dtype.nbytes(past)
         data = self.source.read(self.offset + first, self.offset + last)
-        return self.decode(data, (stop - whole,))[start - whole :]
+        return self.decode(data, (past - whole,))[start - whole : stop - whole]
 
     def __len__(self) -> int:
         if not self.shape:
@@ -228,6 +243,10 @@ _SET_SHAPE = Tensor.__dict__["shape"].__set__
 _SET_SOURCE = Tensor.__dict__["source"].__set__
 _SET_OFFSET = Tensor.__dict__["offset"].__set__
 _SET_NBYTES = Tensor.__dict__["nbytes"].__set__
+
+
+def _of_bytes(dtype: DType, shape: tuple[int, ...], data: bytes, where: str) -> Tensor:
+    return Tensor(dtype, shape, MemorySource(data, where), 0, len(data))
 
 
 class _PlainSource(Source):
@@ -262,9 +281,7 @@ class _ArraySource(Source):
 
     def _read(self, start: int, stop: int) -> memoryview:
         # Whole groups of elements that start and end on a byte.
-        bits = self._kind.bits
-        group = math.lcm(bits, 8) // bits
-        width = group * bits // 8
+        group, width = self._kind.group
         first = start // width * group
         last = min(-(-stop // width) * group, self._array.size)
         values = _flat_range(self._array, first, last).astype(self._kind.numpy, copy=False)
