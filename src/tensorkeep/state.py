@@ -28,6 +28,7 @@ class State(Mapping[str, Tensor]):
         checks: by name, a function that checks the container's own checksum of a tensor and
             raises CorruptError.
         remarks: by name, what a reader should know of how a tensor is kept, such as its chunks.
+        refused: what of the file is not data and so not here, a sentence each.
         format: the name of the format it was read from.
         close: called when the state is closed.
 
@@ -46,6 +47,7 @@ class State(Mapping[str, Tensor]):
         digests: Mapping[str, str] | None = None,
         checks: Mapping[str, Callable[[], None]] | None = None,
         remarks: Mapping[str, str] | None = None,
+        refused: tuple[str, ...] = (),
         format: str = "",
         where: str = "",
         close: Callable[[], None] | None = None,
@@ -57,6 +59,7 @@ class State(Mapping[str, Tensor]):
         self.digests = digests or {}
         self.checks = checks or {}
         self.remarks = remarks or {}
+        self.refused = refused
         self.format = format
         self.where = where
         self._close = close
@@ -96,6 +99,7 @@ class State(Mapping[str, Tensor]):
             "digests": self.digests,
             "checks": self.checks,
             "remarks": self.remarks,
+            "refused": self.refused,
             "format": self.format,
             "where": self.where,
             "close": self._close,

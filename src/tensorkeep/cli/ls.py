@@ -40,10 +40,11 @@ def ls(
     """List what a file holds; reads the header alone.
 
     With --json: {"path", "format", "count", "bytes", "elements", "checksums",
-    "metadata": {}, "values": {PLACE: VALUE},
+    "metadata": {}, "values": {PLACE: VALUE}, "refused": [SENTENCE],
     "tensors": [{"name", "dtype", "shape", "bytes", "file", "offset", "digest", "remark"}]}.
     A digest is the XXH3-128 of the tensor's bytes, or null. A remark says how a tensor is kept,
-    such as in chunks, or what of it is missing; null where there is nothing to say.
+    such as in chunks, or what of it is missing; null where there is nothing to say. What is
+    refused would need code that the file names, which is never run.
     """
     with api.open(path) as state:
         chosen = state.match(names) if names else list(state)
@@ -54,6 +55,10 @@ def ls(
         say(f"{bold(clean(path))}: {state.format}, {_checksums(state, tensors)}")
         _values("Metadata", dict(_places(state.metadata)), long)
         _values("Values", scalars(state), long)
+        if state.refused:
+            say(f"\n{bold('Not read, since it is not data')}")
+            for sentence in state.refused:
+                say(f"  {clean(sentence)}")
         say()
         if tensors:
             _table(state, tensors, long)
@@ -135,6 +140,7 @@ def _describe(path: str, state: State, tensors: dict[str, Tensor]) -> dict[str, 
         "checksums": _checksums(state, tensors) == "with checksums",
         "metadata": state.metadata,
         "values": scalars(state),
+        "refused": list(state.refused),
         "tensors": [
             {
                 "name": name,
