@@ -19,7 +19,7 @@ from tensorkeep import dtypes, errors, testing
 from tensorkeep.dtypes import DType
 from tensorkeep.formats import FORMATS
 from tensorkeep.formats.safetensors import encode
-from tensorkeep.formats.safetensors.shards import size_of
+from tensorkeep.wire.sizes import size_of
 from tensorkeep.store import Location
 from tensorkeep.stores.memory import MemoryStore
 from tensorkeep.tensor import Tensor

@@ -34,9 +34,9 @@ from tensorkeep.errors import (
     CorruptError,
     StoreError,
 )
-from tensorkeep.formats.safetensors.shards import size_of
 from tensorkeep.state import Json
 from tensorkeep.version import __version__
+from tensorkeep.wire.sizes import size_of
 
 
 class Checkpointer:

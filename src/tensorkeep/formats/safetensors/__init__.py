@@ -28,7 +28,6 @@ from tensorkeep.formats.safetensors.shards import (
     is_own,
     old_shards,
     shard_names,
-    size_of,
     split,
 )
 from tensorkeep.formats.safetensors.single import decode_file, encode_file
@@ -36,6 +35,7 @@ from tensorkeep.notes import KEY, Notes
 from tensorkeep.state import Json, State
 from tensorkeep.store import Location
 from tensorkeep.wire.seal import NO_DIGEST, SEAL
+from tensorkeep.wire.sizes import size_of
 
 _MAX_ALIGN = 1 << 20
 
@@ -165,6 +165,8 @@ FORMAT = Format(
     instead=instead,
     compares_digests=True,
     holds=frozenset(DTYPES.values()),
+    checked_by="XXH3-128",
+    sharded="an index",
 )
 
 __all__ = ["CHECKPOINT", "FORMAT"]

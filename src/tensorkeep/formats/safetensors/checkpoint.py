@@ -150,4 +150,6 @@ FORMAT = Format(
     encode=None,
     holds=frozenset(DTYPES.values()),
     written_by="tensorkeep.Checkpointer",
+    checked_by="XXH3-128",
+    sharded="an index",
 )

@@ -13,13 +13,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tensorkeep.errors import (
-    ArgumentError,
-    CorruptError,
-    MissingError,
-    StoreError,
-    UnsafeError,
-)
+from tensorkeep.errors import CorruptError, MissingError, StoreError, UnsafeError
 from tensorkeep.format import Stream
 from tensorkeep.formats.safetensors.header import MAX_HEADER
 from tensorkeep.formats.safetensors.single import decode_file
@@ -209,28 +203,3 @@ def shard_names(stem: str, count: int, taken: Iterable[str]) -> list[str]:
 
 def _numbered(stem: str, count: int) -> list[str]:
     return [f"{stem}-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
-
-
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-}
-
-
-def size_of(value: int | str | None) -> int | None:
-    """Read a number of bytes such as "5GB" or "512MiB"."""
-    if value is None or (type(value) is int and value > 0):
-        return value
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]*)", str(value).strip())
-    size = int(float(match[1]) * _UNITS.get(match[2].upper(), 0)) if match else 0
-    if type(value) is bool or not size:
-        raise ArgumentError(f"{value!r} is not a size", cure='Use a number, or such as "5GB".')
-    return size
