@@ -79,6 +79,10 @@ class Store(ABC):
         """Give a store of the same bytes for one save, so that those of threads do not mix."""
         return self
 
+    def draft(self, key: str) -> Store:
+        """Give a writer of the keys below one, which at its commit are all that lie there."""
+        return self
+
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove a key at `commit`, after what was put has appeared."""

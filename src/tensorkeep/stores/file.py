@@ -4,6 +4,8 @@ Each put goes to a hidden temporary file in the target's own folder; commit rena
 order of the puts. From its first put to its commit a writer holds a shared lock on the folder, so
 that a later one that gets the folder to itself knows that all temporary files there were left
 behind by killed saves, and removes them.
+
+A draft is a hidden folder that takes the place of another, or of none, at its commit.
 """
 
 from __future__ import annotations
@@ -16,7 +18,15 @@ from pathlib import Path
 
 from tensorkeep import syscalls
 from tensorkeep.errors import MissingError, StoreError, UnsafeError
-from tensorkeep.hidden import failed_write, is_hidden, reason, sharing, take_place
+from tensorkeep.hidden import (
+    failed_write,
+    hidden,
+    is_hidden,
+    reason,
+    removal,
+    sharing,
+    take_place,
+)
 from tensorkeep.replacing import check_replaceable, create_beside, write_chunks
 from tensorkeep.source import FileSource, Source
 from tensorkeep.store import Chunks, Progress, Store
@@ -151,6 +161,11 @@ class FileStore(Store):
         writer.where = self.where
         return writer
 
+    def draft(self, key: str) -> Store:
+        return _Draft(
+            self, key, self._contained(key) if key else Path(os.path.abspath(self.folder))
+        )
+
     def delete(self, key: str) -> None:
         self._contained(key)
         self._forget(key)
@@ -208,6 +223,125 @@ class FileStore(Store):
     def _drop(self, put: _Pending) -> None:
         with contextlib.suppress(OSError):
             os.unlink(put.temporary)
+
+
+class _Draft(Store):
+    """The files of a folder that is replaced whole.
+
+    Args:
+        store: what has the folder.
+        key: the folder's key in it; empty for its own.
+        target: the folder itself, which need not exist.
+    """
+
+    def __init__(self, store: FileStore, key: str, target: Path) -> None:
+        self.where = store.where
+        self._store = store
+        self._prefix = f"{key}/" if key else ""
+        self._target = os.path.realpath(target)
+        self._hidden = ""
+        self._folders: set[str] = set()
+        self._durable = False
+        self._held = contextlib.ExitStack()
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        return self._store.keys(prefix)
+
+    def get(self, key: str) -> Source:
+        return self._store.get(key)
+
+    def put(
+        self,
+        key: str,
+        chunks: Chunks,
+        *,
+        size: int | None = None,
+        durable: bool = True,
+        progress: Progress | None = None,
+    ) -> None:
+        parts = key.removeprefix(self._prefix).split("/")
+        if not key.startswith(self._prefix) or any(part in ("", ".", "..") for part in parts):
+            raise UnsafeError(f"the key {key[:60]!r} leads out of the folder", where=self.where)
+        self._durable |= durable
+        try:
+            self._start()
+            path = os.path.join(self._hidden, *parts)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            self._folders |= {
+                os.path.join(self._hidden, *parts[:depth]) for depth in range(len(parts))
+            }
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            try:
+                if size is not None and syscalls.network_filesystem(fd) is None:
+                    syscalls.reserve(fd, size)
+                written = write_chunks(fd, chunks, 0, durable, progress)
+                if size is not None and written != size:
+                    raise StoreError(f"{written:,} bytes came, not {size:,}", where=path)
+                if durable:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise failed_write(error, self._target, size) from error
+
+    def _start(self) -> None:
+        if self._hidden:
+            return
+        if os.path.lexists(self._target) and not os.path.isdir(self._target):
+            raise StoreError("is a file, where a folder is to be", where=self._target)
+        self._held.enter_context(sharing(os.path.dirname(self._target)))
+        self._hidden = hidden(self._target)
+        self._held.callback(removal(self._hidden))
+        os.mkdir(self._hidden)
+        if os.path.isdir(self._target):
+            os.chmod(self._hidden, os.stat(self._target).st_mode & 0o7777)
+
+    def delete(self, key: str) -> None:
+        """Do nothing: what was not put is not in the new folder."""
+
+    def commit(self) -> None:
+        if not self._hidden:
+            return
+        try:
+            for folder in sorted(self._folders) if self._durable else []:
+                _sync_folder(folder)
+            if os.path.isdir(self._target):
+                self._exchange()
+            else:
+                os.rename(self._hidden, self._target)
+            if self._durable:
+                _sync_folder(os.path.dirname(self._target))
+        except OSError as error:
+            raise failed_write(error, self._target) from error
+        finally:
+            self.rollback()
+
+    def _exchange(self) -> None:
+        """Put the new folder in the old one's place; the old one is then removed."""
+        try:
+            syscalls.exchange(self._hidden, self._target)
+        except OSError:  # a system or a filesystem without it: for an instant there is none
+            aside = hidden(self._target)
+            os.rename(self._target, aside)
+            try:
+                os.rename(self._hidden, self._target)
+            except OSError:
+                os.rename(aside, self._target)
+                raise
+            self._held.callback(removal(aside))
+
+    def rollback(self) -> None:
+        self._hidden = ""
+        self._folders.clear()
+        self._held.close()
+
+
+def _sync_folder(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def sweep(folder: Path) -> None:
