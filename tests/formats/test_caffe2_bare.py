@@ -19,14 +19,14 @@ from tensorkeep.message import Message
 from tensorkeep.store import Location
 from tensorkeep.stores.memory import MemoryStore
 from tensorkeep.testing import assert_equal_states
+from tensorkeep.wire import models
 from tensorkeep.wire.caffe2.schema import BLOB, TENSOR, TENSORS
 
 DATA = Path(__file__).parents[1] / "data" / "caffe2"
 BLOBS = sorted(DATA.glob("serialize_blob_*.blobproto"))
 TELLERS = {
-    name: getattr(recognise, name)
-    for name in ("is_net", "is_blob", "is_tensor", "is_tensors", "is_onnx", "is_meta_net")
-}
+    name: getattr(recognise, name) for name in ("is_net", "is_blob", "is_tensor", "is_tensors")
+} | {name: getattr(models, name) for name in ("is_meta_net", "is_onnx")}
 
 
 def at(data: bytes, key: str = "a.blobproto") -> Location:

@@ -207,4 +207,5 @@ FORMAT = Format(
     losses=losses,
     compares_digests=True,
     holds=frozenset(DTYPES.values()),
+    checked_by="XXH3-128",
 )

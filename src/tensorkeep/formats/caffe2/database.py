@@ -313,4 +313,6 @@ FORMAT = Format(
     compares_digests=True,
     whole_stores=True,
     holds=frozenset(DTYPES.values()),
+    checked_by="XXH3-128",
+    sharded="chunks as records",
 )

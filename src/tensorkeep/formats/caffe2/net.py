@@ -293,4 +293,6 @@ FORMAT = Format(
     losses=losses,
     compares_digests=True,
     holds=_HOLDS,
+    checked_by="XXH3-128",
+    safe_by="fills are computed here; no other operator runs",
 )
