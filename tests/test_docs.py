@@ -17,7 +17,7 @@ import pytest
 import tensorkeep
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Plug-ins for libraries that the default suite does without.
 NEEDS_MORE = {"tensorkeep.frameworks.torch", "tensorkeep.frameworks.jax"}

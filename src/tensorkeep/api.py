@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep import checksum, dtypes, formats, frameworks
+from tensorkeep import checksum, dtypes, formats, frameworks, quantized
 from tensorkeep.database import Database
 from tensorkeep.errors import (
     ArgumentError,
@@ -17,6 +17,7 @@ from tensorkeep.errors import (
     LossError,
     MissingError,
     TensorKeepError,
+    UnsafeError,
     UnsupportedError,
 )
 from tensorkeep.format import Format
@@ -107,16 +108,18 @@ def load(
         framework: "numpy", "torch" or "jax" for all arrays; each as it was saved otherwise.
         names: globs of the tensors to load; they come as a flat dict. All of them otherwise.
         device: where to place them, as the framework names it.
-        dtype: cast floating-point tensors to this type.
+        dtype: cast floating-point tensors to this type, and dequantize quantized ones to it.
         copy: read everything into fresh memory now, in parallel.
         verify: check every tensor against the digest saved with it.
         progress: called with the bytes done and the total.
 
     Raises:
         CorruptError: the file is damaged.
-        UnsupportedError: with `verify`, the file holds no digests.
+        UnsupportedError: with `verify`, the file holds no digests; without `dtype`, it holds
+            quantized tensors.
         MissingError: no such file, or a glob that matches nothing.
         MissingDependencyError: the framework is not installed.
+        UnsafeError: some of it is not data: it would need code that the file names.
 
     >>> import tempfile, numpy as np
     >>> path = f"{tempfile.mkdtemp()}/state.safetensors"
@@ -132,23 +135,32 @@ def load(
             cure="Load without it, and cast the arrays yourself.",
         )
     with open(target, format=format) as state:
+        if names is None and state.refused:
+            raise _not_data(state)
         chosen = None if names is None else {name: state[name] for name in state.match(names)}
         tensors = dict(state.items()) if chosen is None else chosen
         wanted = list(tensors)
+        packed = [name for name in wanted if tensors[name].dtype.kind == "blocks"]
+        if packed and to is None:
+            raise _quantized(state, packed)
         if verify:
             _need_digests(state, wanted)
-            for name in wanted:
-                if name in state.checks:
-                    state.checks[name]()
+            checksum.check_all([state.checks[name] for name in wanted if name in state.checks])
         report = _reporter(progress, tensors)
         digests = state.digests if verify else None
         cast = {n: t for n, t in tensors.items() if to is not None and t.dtype.kind == "float"}
-        kept = {n: t for n, t in tensors.items() if n not in cast} if cast else tensors
+        apart = cast.keys() | set(packed)
+        kept = {n: t for n, t in tensors.items() if n not in apart} if apart else tensors
         arrays = read_arrays(kept, copy=copy, digests=digests, progress=report)
         if to is not None:
             for name, array in read_arrays(cast, digests=digests, progress=report).items():
                 with np.errstate(all="ignore"):  # what does not fit becomes infinite, as asked
                     arrays[name] = array.astype(to.numpy)
+            for name in packed:  # one at a time: in between they are float32
+                one = {name: tensors[name]}
+                (array,) = read_arrays(one, digests=digests, progress=report).values()
+                with np.errstate(all="ignore"):
+                    arrays[name] = array.astype(to.numpy, copy=False)
 
         if names is not None:
             usual = str((state.skeleton or {}).get("framework", ""))
@@ -220,6 +232,25 @@ def _text_array(array: npt.NDArray[Any], kind: str) -> npt.NDArray[Any]:
         raw = [text.encode("utf-8", "surrogateescape") for text in array.reshape(-1)]
         return np.array(raw, kind).reshape(array.shape)
     return array.astype(kind)
+
+
+def _quantized(state: State, names: list[str]) -> UnsupportedError:
+    kinds = ", ".join(sorted({state[name].dtype.name for name in names}))
+    return UnsupportedError(
+        f"{len(names):,} of its {len(state):,} tensors are quantized ({kinds}), which no array is",
+        where=state.where,
+        cure='Say dtype="float32" (or "float16", "bfloat16") to dequantize them; '
+        "convert keeps them as they are.",
+    )
+
+
+def _not_data(state: State) -> UnsafeError:
+    return UnsafeError(
+        f"holds what is not data, and nothing that a file names is run: {'; '.join(state.refused)}",
+        where=state.where,
+        cure='Load the tensors alone with names="*", or convert it with lossy=True, which keeps '
+        "the data.",
+    )
 
 
 def _need_digests(state: State, names: list[str]) -> None:
@@ -307,7 +338,8 @@ def write(
         LossError: the format cannot hold everything, and `lossy` does not allow it.
         ArgumentError: the format is not written, or has no such option.
     """
-    if not location.key and not (chosen.whole_stores and isinstance(location.store, Database)):
+    whole = chosen.whole_stores and isinstance(location.store, Database)
+    if not (location.key or whole or chosen.folder):
         raise ArgumentError(
             "is a folder or a whole store", where=location.where, cure="Name a file in it."
         )
@@ -324,7 +356,14 @@ def write(
                 f"{chosen.name} has no option {option!r}",
                 cure=f"It has {', '.join(known) or 'none'}.",
             )
-    losses = chosen.losses(state)
+    if state.refused and not lossy:
+        raise LossError(
+            f"not everything in it is data: {'; '.join(state.refused)}",
+            where=state.where,
+            cure='Take the tensors alone with names="*", or keep the data with lossy=True.',
+        )
+    losses = [*state.refused, *chosen.losses(state)]
+    losses += quantized.told(state, chosen.holds, chosen.name)
     if losses and not lossy:
         raise LossError(
             f"{chosen.name} cannot hold everything: {'; '.join(losses)}",
@@ -332,8 +371,11 @@ def write(
             cure="Choose another format, or accept it with lossy=True.",
         )
     refuse_damage(state, compare=not chosen.compares_digests)
+    state = quantized.fitted(state, chosen.holds)
     report = _reporter(progress, state)
     store = location.store.writer()  # which a database has to release: it may keep others out
+    if chosen.folder:
+        store = store.draft(location.key)
     try:
         for stream in chosen.encode(state, location, **options):
             if stream.chunks is None:
@@ -367,9 +409,7 @@ def refuse_damage(state: State, *, compare: bool = True) -> None:
         for name, found in checksum.digests(known).items():
             if found != state.digests[name]:
                 raise checksum.mismatch(name, state.digests[name], found, state.where)
-    for name in state:
-        if name in state.checks:
-            state.checks[name]()
+    checksum.check_all([state.checks[name] for name in state if name in state.checks])
 
 
 def check_progress(progress: object) -> None:

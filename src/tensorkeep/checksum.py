@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import xxhash
@@ -13,6 +13,7 @@ from tensorkeep.tensor import Tensor
 
 _PIECE = 4 << 20  # stays in cache between being read and being hashed
 _WORTH_THREADS = 64 << 20
+_FEW = 4  # checks that are not worth a thread
 THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -38,6 +39,21 @@ def digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
         return {name: digest(tensor) for name, tensor in rows}
     with ThreadPoolExecutor(THREADS) as pool:
         return dict(zip(tensors, pool.map(lambda row: digest(row[1]), rows), strict=True))
+
+
+def check_all(checks: Sequence[Callable[[], None]]) -> None:
+    """Run a container's own checks of many tensors, on several threads.
+
+    Raises:
+        CorruptError: one of them found damage; the first in their order.
+    """
+    if len(checks) < _FEW:
+        for check in checks:
+            check()
+        return
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(lambda check: check(), checks):
+            pass
 
 
 def mismatch(name: str, expected: str, found: str, where: str) -> CorruptError:

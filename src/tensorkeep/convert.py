@@ -11,7 +11,6 @@ import numpy.typing as npt
 from tensorkeep import api, dtypes, formats, mapping
 from tensorkeep.api import ProgressReport
 from tensorkeep.casting import cast, check_castable
-from tensorkeep.database import Database
 from tensorkeep.errors import ArgumentError, LossError, MissingError
 from tensorkeep.state import State, check_globs
 from tensorkeep.store import Location
@@ -138,6 +137,7 @@ def conversion(
         if chosen or left_out or rules or split:
             if chosen:
                 lost = []  # what was not chosen is not lost
+                state = state.replace(refused=())
             made = mapping.apply(
                 state, rules, include=chosen, exclude=left_out, dtype=to, cast=cast
             )
@@ -238,14 +238,13 @@ def refuse_existing(location: Location) -> None:
     Raises:
         ArgumentError: something is.
     """
-    if isinstance(location.store, Database) and not location.key:
+    if not location.key:  # a database, or a folder that is replaced whole
         with suppress(MissingError):
             if next(iter(location.store.keys()), None) is not None:
                 raise ArgumentError(
                     "is there already", where=location.where, cure="Replace it by --force."
                 )
-    if not location.key:
-        return  # a folder, which saving refuses
+        return
     for key in (location.key, f"{location.key}.index.json"):  # the second, where it is in shards
         found = Location(location.store, key)
         with suppress(MissingError):

@@ -45,10 +45,16 @@ class Format:
         holds: the element types that it keeps.
         compares_digests: whether `encode` itself compares the tensors with the digests that a state
             brings; they are compared before it otherwise.
+        folder: whether it writes a folder, its keys lying below the location's, replaced whole.
         whole_stores: whether it also writes to a whole database, its records being the keys.
         corruption: exceptions of other libraries that mean damaged bytes.
         written_by: what does write it, where `encode` is None.
         extra: the optional dependency group to install, where it needs one.
+        lazy: whether opening reads the structure alone, and a slice little more than itself.
+        sharded: how several files make one state; empty where they do not.
+        packed: what compresses tensors in it; empty where nothing does.
+        checked_by: what finds a damaged tensor; empty where nothing does.
+        safe_by: why a file of it cannot do harm, beside the checks of every size and name.
     """
 
     name: str
@@ -61,6 +67,12 @@ class Format:
     holds: frozenset[DType] = field(default_factory=frozenset)
     corruption: tuple[type[Exception], ...] = (RecursionError,)
     compares_digests: bool = False
+    folder: bool = False
     whole_stores: bool = False
     written_by: str = ""
     extra: str = ""
+    lazy: bool = True
+    sharded: str = ""
+    packed: str = ""
+    checked_by: str = ""
+    safe_by: str = "holds data alone"

@@ -42,7 +42,7 @@ WRONG: dict[str, bytes] = {
     "lower-case web page": b"\n  <html><body>sign in</body></html>",
     "LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\n",
     "gzip": b"\x1f\x8b\x08\0" + bytes(60),
-    "pickle": b"\x80\x04\x95\x0b\0\0\0\0\0\0\0\x8c\x07builtin.",
+    "pickle that is cut short": b"\x80\x04\x95\x0b\0\0\0\0\0\0\0\x8c\x07built",
     "pickle that runs": b"cos\nsystem\n(S'touch pwned'\ntR.",
     "UTF-16 text": "not weights".encode("utf-16"),
     "YAML": b"lr: 0.1\nlayers:\n  - 3\n",

@@ -15,6 +15,7 @@ from hypothesis import given
 from tensorkeep import api, dtypes, testing
 from tensorkeep.format import Format
 from tensorkeep.formats import FORMATS, WRITTEN
+from tensorkeep.formats.table import ROWS, WHOLE_STORES
 from tensorkeep.state import State
 from tensorkeep.store import Location
 from tensorkeep.stores.memory import MemoryStore
@@ -87,9 +88,9 @@ DAMAGED = {
 @every_format
 @pytest.mark.parametrize("value", DAMAGED.values(), ids=DAMAGED)
 def test_damage_to_other_states(format: Format, value: dict[str, Any]) -> None:
-    if testing.fitting(format, value) is not None:
-        testing.check_truncations(format, value)
-        testing.check_bit_flips(format, value)
+    if (fitted := testing.fitting(format, value)) is not None:
+        testing.check_truncations(format, fitted)
+        testing.check_bit_flips(format, fitted)
 
 
 @every_format
@@ -118,7 +119,7 @@ def test_metadata_comes_back(format: Format) -> None:
 @every_format
 @given(value=testing.states())
 def test_any_nesting_comes_back(format: Format, value: Any) -> None:
-    if testing.fitting(format, value) is None:
+    if (value := testing.fitting(format, value)) is None:
         return
     files = testing.encoded(format, value)
     location = Location(MemoryStore(files), next(iter(files)))
@@ -130,10 +131,10 @@ def test_any_nesting_comes_back(format: Format, value: Any) -> None:
 @given(array=testing.arrays())
 def test_any_array_comes_back(format: Format, array: Any) -> None:
     for value in ({"a": array}, array):
-        if testing.fitting(format, value) is not None:
-            files = testing.encoded(format, value)
+        if (fitted := testing.fitting(format, value)) is not None:
+            files = testing.encoded(format, fitted)
             found = api.load(Location(MemoryStore(files), next(iter(files))))
-            testing.assert_equal_states(found, value)
+            testing.assert_equal_states(found, fitted)
 
 
 _DIGEST = """
@@ -169,6 +170,10 @@ def test_the_table() -> None:
     assert len(set(suffixes)) == len(suffixes)
     for name, format in FORMATS.items():
         assert format.name == name
+        row = ROWS[name]
+        assert (row.suffixes, row.read_only) == (format.suffixes, format.encode is None)
+        assert format.whole_stores == (name == WHOLE_STORES)
+        assert format.safe_by
         assert all(suffix.startswith(".") for suffix in format.suffixes)
         assert format.holds
 

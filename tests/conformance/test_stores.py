@@ -67,7 +67,8 @@ def test_failing_saves_leave_the_old_state(make: Make, format: Format, tmp_path:
         testing.fitting(format, {"a": {"b": array}, "n": [array]}, {"a": array}, array)
         for array in arrays
     )
-    assert testing.check_failing_saves(format, old, new, partial(make, tmp_path)) >= 2
+    needed = testing.needed(format)
+    assert testing.check_failing_saves(format, old, new, partial(make, tmp_path), **needed) >= 2
 
 
 def test_a_check_fails_on_a_store_that_commits_at_once() -> None:

@@ -164,6 +164,55 @@ def test_keras_and_torch_there_and_back() -> None:
         assert np.array_equal(back[name].numpy(), array), name
 
 
+def test_keras_3_counts_its_variables() -> None:
+    rng = np.random.default_rng(0)
+    layers = {
+        "layers.dense.vars.0": rng.random((4, 8)),
+        "layers.dense.vars.1": rng.random(8),
+        "layers.dense_1.vars.0": rng.random((8, 2)),
+        "layers.conv2d.vars.0": rng.random((3, 3, 2, 5)),
+        "layers.conv2d.vars.1": rng.random(5),
+        "layers.depthwise_conv2d.vars.0": rng.random((3, 3, 5, 2)),
+        "layers.batch_normalization.vars.0": rng.random(5),
+        "layers.batch_normalization.vars.1": rng.random(5),
+        "layers.batch_normalization.vars.2": rng.random(5),
+        "layers.batch_normalization.vars.3": rng.random(5),
+        "layers.layer_normalization.vars.0": rng.random(5),
+        "layers.layer_normalization.vars.1": rng.random(5),
+        "layers.embedding.vars.0": rng.random((7, 3)),
+        "layers.mha.query_dense.vars.0": rng.random((6, 2, 3)),
+        "layers.mha.query_dense.vars.1": rng.random((2, 3)),
+        "layers.mha.output_dense.vars.0": rng.random((2, 3, 6)),
+        "layers.mha.output_dense.vars.1": rng.random(6),
+        "layers.dropout.seed_generator.vars.0": np.zeros(2, np.uint32),
+    }
+    made = mapped(state(layers), read_map("keras-torch"))
+    assert {name: made.state[name].shape for name in made.state} == {
+        "layers.dense.weight": (8, 4),
+        "layers.dense.bias": (8,),
+        "layers.dense_1.weight": (2, 8),
+        "layers.conv2d.weight": (5, 2, 3, 3),
+        "layers.conv2d.bias": (5,),
+        "layers.depthwise_conv2d.weight": (10, 1, 3, 3),
+        "layers.batch_normalization.weight": (5,),
+        "layers.batch_normalization.bias": (5,),
+        "layers.batch_normalization.running_mean": (5,),
+        "layers.batch_normalization.running_var": (5,),
+        "layers.layer_normalization.weight": (5,),
+        "layers.layer_normalization.bias": (5,),
+        "layers.embedding.weight": (7, 3),
+        "layers.mha.query.weight": (6, 6),
+        "layers.mha.query.bias": (6,),
+        "layers.mha.attention_output.weight": (6, 6),
+        "layers.mha.attention_output.bias": (6,),
+    }
+    assert len(made.lost) == 1
+    query = layers["layers.mha.query_dense.vars.0"].reshape(6, 6).T
+    assert np.array_equal(made.state["layers.mha.query.weight"].numpy(), query)
+    output = layers["layers.mha.output_dense.vars.0"].reshape(6, 6).T
+    assert np.array_equal(made.state["layers.mha.attention_output.weight"].numpy(), output)
+
+
 @pytest.mark.parametrize(
     ("map_name", "old", "new"),
     [

@@ -1,4 +1,4 @@
-"""File formats: one file per format, one row here."""
+"""File formats: one file or folder per format, one row in the table."""
 
 from __future__ import annotations
 
@@ -15,26 +15,11 @@ from tensorkeep.errors import (
     UnsupportedError,
 )
 from tensorkeep.format import Format
-from tensorkeep.formats import caffe2, npy, npz, safetensors
-from tensorkeep.formats import json as json_format
-from tensorkeep.formats.caffe2.recognise import name_foreign
+from tensorkeep.formats.table import FORMATS, WHOLE_STORES, WRITTEN, endings
 from tensorkeep.store import Location
-
-FORMATS: dict[str, Format] = {
-    "caffe2": caffe2.DATABASE,
-    "caffe2-blob": caffe2.BARE,
-    "caffe2-net": caffe2.NET,
-    "checkpoint": safetensors.CHECKPOINT,
-    "json": json_format.FORMAT,
-    "npy": npy.FORMAT,
-    "npz": npz.FORMAT,
-    "safetensors": safetensors.FORMAT,
-}
+from tensorkeep.wire.models import name_model
 
 _CHECKPOINT = re.compile(r"(step-[0-9]{8,18})/MANIFEST\.json")
-
-# Those that `save` and `convert` write.
-WRITTEN = {name: format for name, format in FORMATS.items() if format.encode is not None}
 
 
 def by_name(name: str) -> Format:
@@ -56,17 +41,20 @@ def for_writing(location: Location) -> Format:
     """
     if not location.key:
         if isinstance(location.store, Database):
-            return next(format for format in FORMATS.values() if format.whole_stores)
+            return FORMATS[WHOLE_STORES]
+        folder = _by_suffix(Location(location.store, posixpath.basename(location.store.where)))
+        if folder is not None and folder.folder:
+            return folder
         raise ArgumentError(
             "is a folder", where=location.where, cure="Give the name of a file in it."
         )
     found = _by_suffix(location)
     if found is None:
-        endings = ", ".join(format.suffixes[0] for format in WRITTEN.values())
+        known = ", ".join(format.suffixes[0] for format in WRITTEN.values())
         raise ArgumentError(
             "the name's ending does not tell the format to write",
             where=location.where,
-            cure=f"Use one of {endings}, or say format=....",
+            cure=f"Use one of {known}, or say format=....",
         )
     return found
 
@@ -74,9 +62,14 @@ def for_writing(location: Location) -> Format:
 def detect(location: Location) -> Format:
     """Find the one format that accepts a location, by its bytes first and its name second.
 
+    The one that the name's ending means is asked first, since no two accept the same bytes.
+
     Raises:
         UnknownFormatError: no format accepts it.
     """
+    named = _by_suffix(location)
+    if named is not None and named.accepts(location):
+        return named
     accepting = [format for format in FORMATS.values() if format.accepts(location)]
     if len(accepting) == 1:
         return accepting[0]
@@ -102,9 +95,15 @@ def detect(location: Location) -> Format:
         )
     if problem := _foreign(location):
         raise problem
-    named = _by_suffix(location)
     if named is not None:  # its decoder says what is wrong with the bytes
         return named
+    if location.suffix == ".pb":
+        raise UnknownFormatError(
+            "is none of the protobuf messages known here, or is damaged",
+            where=location.where,
+            cure="Many kinds of files end in .pb; read are tensorkeep's own, in .tensors.pb, "
+            "and Caffe2's nets, blobs and tensors.",
+        )
     raise UnknownFormatError(
         f"is none of the formats known ({_listed()}); it starts with {location.head[:16]!r}",
         where=location.where,
@@ -144,20 +143,19 @@ def _by_suffix(location: Location) -> Format | None:
     name = location.name.lower()
     fitting = [
         (len(suffix), format)
-        for format in FORMATS.values()
-        for suffix in format.suffixes
+        for suffix, format in endings()
         if name.endswith(suffix) or _is_whole(name, suffix)
     ]
-    return max(fitting, key=lambda row: row[0])[1] if fitting else None
+    return FORMATS[max(fitting)[1]] if fitting else None
 
 
 def _is_whole(name: str, suffix: str) -> bool:
     """Tell init_net.pb and model_init_net.pb, of which the ending is nearly the whole name.
 
-    >>> _is_whole("a_init_net.pb", ".init_net.pb"), _is_whole("npz", ".npz")
+    >>> _is_whole("a_init_net.pb", ".init_net.pb"), _is_whole("keras.h5", ".keras.h5")
     (True, False)
     """
-    return "." in suffix[1:] and (name == suffix[1:] or name.endswith(f"_{suffix[1:]}"))
+    return suffix.endswith((".pb", ".pbtxt")) and (name == suffix[1:] or name.endswith(f"_{suffix[1:]}"))
 
 
 def _listed() -> str:
@@ -184,7 +182,7 @@ def _foreign(location: Location) -> Exception | None:
     for magic, name in _OTHERS.items():
         if head.startswith(magic):
             return UnsupportedError(f"is {name}, which is not read here", where=where)
-    if name := name_foreign(head, location.source.size):
+    if name := name_model(head, location.source.size):
         return UnsupportedError(f"is {name}, which is not read here yet", where=where)
     return None
 
@@ -194,10 +192,6 @@ _OTHERS = {
     b"BZh": "bzip2-compressed; unpack it first",
     b"\xfd7zXZ": "xz-compressed; unpack it first",
     b"\x28\xb5\x2f\xfd": "zstd-compressed; unpack it first",
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
-    b"GGUF": "a GGUF file",
-    b"\x80\x02": "a pickle, which can run code",
-    b"\x80\x03": "a pickle, which can run code",
-    b"\x80\x04": "a pickle, which can run code",
-    b"\x80\x05": "a pickle, which can run code",
 }
+
+__all__ = ["FORMATS", "WRITTEN", "by_name", "detect", "find", "for_writing"]

@@ -61,7 +61,13 @@ _SEAL = "xxh3_128"
 _ZEROS = b"0" * 32
 _EXACT_INT = 2**53
 _MEMBERS = {_VERSION, "metadata", "framework", "state", "tensors", "order", _SEAL}
-_SHARD_INDEX = ".safetensors.index.json"
+_ZARR = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
+_SHARD_INDEX = (
+    ".bin.index.json",
+    ".msgpack.index.json",
+    ".safetensors.index.json",
+    ".weights.json",
+)
 
 _BLOCK = 3 << 16  # bytes: whole elements of any type, and whole groups of base64
 _ROW = 8192  # elements of a row written at a time
@@ -77,7 +83,9 @@ Path = tuple[str, ...]
 def accepts(location: Location) -> bool:
     """Text that starts as JSON: any value where the name says JSON, else an object or a list."""
     head = location.head.removeprefix(codecs.BOM_UTF8)
-    if location.name.lower().endswith(_SHARD_INDEX) or not _is_text(head):
+    if location.name.lower().endswith(_SHARD_INDEX) or location.name in _ZARR:
+        return False
+    if not _is_text(head):
         return False
     start = head.lstrip()[:1]
     return start != b"" and start in (b'{["-0123456789tfn' if location.suffix == ".json" else b"{[")
@@ -487,4 +495,6 @@ FORMAT = Format(
     decode=decode,
     encode=encode,
     holds=frozenset(DTYPES.values()),
+    checked_by="XXH3-128 of the file",
+    lazy=False,
 )

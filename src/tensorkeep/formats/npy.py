@@ -107,4 +107,5 @@ FORMAT = Format(
     encode=encode,
     losses=losses,
     holds=frozenset(DTYPES.values()) - {STRING},
+    safe_by="object arrays are refused",
 )

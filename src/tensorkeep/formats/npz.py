@@ -226,4 +226,7 @@ FORMAT = Format(
     decode=decode,
     encode=encode,
     holds=frozenset(DTYPES.values()),
+    checked_by="CRC-32 of each member",
+    packed="deflate",
+    safe_by="object arrays are refused",
 )

@@ -48,11 +48,13 @@ def merge(states: Sequence[State], prefixes: Sequence[str] = ()) -> Mapped:
             places[new] = place
             found[new] = state.where
         lost += [f"{other} of {state.where}, which is no tensor" for other in held.others]
+        lost += [f"{sentence}, in {state.where}" for sentence in state.refused]
         for key, value in state.metadata.items():
             if metadata.setdefault(key, value) != value:
                 lost.append(f"the metadata {key!r} of {state.where}, which differs")
     usual = states[0].replace(
         metadata=metadata,
+        refused=(),
         where=", ".join(state.where for state in states),
         close=lambda: _close(states),
     )

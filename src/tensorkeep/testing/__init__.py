@@ -25,6 +25,7 @@ from tensorkeep.testing.formats import (
     check_truncations,
     encoded,
     fitting,
+    needed,
 )
 from tensorkeep.testing.samples import SHAPES, arrays, sample, samples, states
 from tensorkeep.testing.stores import STORE_CHECKS, check_store, store_machine
@@ -48,6 +49,7 @@ __all__ = [
     "check_truncations",
     "encoded",
     "fitting",
+    "needed",
     "sample",
     "samples",
     "states",

@@ -35,9 +35,13 @@ _TEXTS = ("$w", "", "ünï", "\0", "\U0001d11e", 'a "b"\n', "\\", "\udcff")
 def sample(dtype: DType, shape: tuple[int, ...]) -> Tensor:
     """Make a tensor whose bits are random and always the same: NaN payloads, infinities and all.
 
+    Of block types the shape's last axis counts blocks.
+
     >>> sample(DTYPES["float8_e5m2"], (2, 3))
     Tensor(float8_e5m2, (2, 3))
     """
+    if dtype.block > 1:
+        shape = (*shape[:-1], dtype.block * (shape[-1] if shape else 1))
     count = count_of(shape)
     if dtype is STRING:
         text = pack_strings(_TEXTS[i % len(_TEXTS)] for i in range(count))
@@ -51,7 +55,7 @@ def _valid(data: bytes, dtype: DType, count: int) -> bytes:
     """Clear the bits that are always zero: of a bool, and behind the last packed element."""
     if dtype is BOOL:
         return bytes(byte & 1 for byte in data)
-    used = count * dtype.bits % 8
+    used = count * dtype.bits % 8 if dtype.block == 1 else 0
     return data[:-1] + bytes([data[-1] & ((1 << used) - 1)]) if used else data
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from tensorkeep.errors import ArgumentError
@@ -40,6 +42,8 @@ _REGULAR_FILE = 0o100644 << 16
 _PADDING = 0x4246  # the kind of extra field that PyTorch pads with, too
 _JOINED = 64 << 10  # cheaper to copy behind their header than to write apart
 _WHOLE = 16 << 20  # members up to this size are taken whole, so that nothing follows their data
+_WORTH_A_THREAD = 256 << 10
+_HELD = 32 << 20  # bytes of members that may wait to be written
 _LARGE = 0xFF000000  # from here on zip64: deflate can make a member a little longer
 _LEVEL = 6
 _VERSION, _VERSION64 = 20, 45
@@ -70,13 +74,11 @@ def write_zip(parts: Iterable[Part], *, align: int = 64, compress: bool = False)
     method = DEFLATED if compress else STORED
     offset = 0
     directory: list[bytes] = []
-    for part in parts:
+    for part, data, chunks in _ahead(parts, compress):
         raw = _encoded(part.name)
         large, whole = part.size >= _LARGE, part.size <= _WHOLE
         flags = (0 if raw.isascii() else UTF8) | (0 if whole else STREAMED)
         extra = b"" if compress else _padding(offset, len(raw), large, align)
-        data = _Data(part.chunks(), compress)
-        chunks: Iterable[Chunk] = list(data) if whole else data
         local = _local(flags, method, data, part.size, raw, extra, large)
         if part.size <= _JOINED:
             yield b"".join((local, *chunks))
@@ -109,21 +111,55 @@ def zip_size(parts: Iterable[Part], *, align: int = 64) -> int:
     return offset + directory + len(_ending(count, directory, offset))
 
 
+def _ahead(parts: Iterable[Part], compress: bool) -> Iterator[tuple[Part, _Data, Iterable[Chunk]]]:
+    """Give the members; a small one is read and summed by a thread while those before are written.
+
+    A large one is read as it is written, and not before.
+    """
+    waiting: deque[tuple[Part, _Data, Future[list[Chunk]] | None]] = deque()
+    held = 0
+    with ThreadPoolExecutor(1, "tensorkeep-zip") as pool:
+        for part in parts:
+            data = _Data(part.chunks, compress)
+            whole = part.size <= _WHOLE
+            apart = _WORTH_A_THREAD <= part.size <= _WHOLE
+            waiting.append((part, data, pool.submit(data.whole) if apart else None))
+            held += part.size if whole else 0
+            while waiting and (held > _HELD or not whole):
+                held -= waiting[0][0].size if waiting[0][0].size <= _WHOLE else 0
+                yield _ready(waiting.popleft())
+        while waiting:
+            yield _ready(waiting.popleft())
+
+
+def _ready(
+    row: tuple[Part, _Data, Future[list[Chunk]] | None],
+) -> tuple[Part, _Data, Iterable[Chunk]]:
+    part, data, read = row
+    if read is not None:
+        return part, data, read.result()
+    return part, data, data.whole() if part.size <= _WHOLE else data
+
+
 class _Data:
     """The bytes of a member as they go into the archive; counted and summed as they pass."""
 
-    def __init__(self, chunks: Iterable[Chunk], compress: bool) -> None:
+    def __init__(self, chunks: Callable[[], Iterable[Chunk]], compress: bool) -> None:
         self.chunks = chunks
         self.compress = compress
         self.crc = 0
         self.packed = 0
+
+    def whole(self) -> list[Chunk]:
+        """Read the member whole."""
+        return list(self)
 
     def __iter__(self) -> Iterator[Chunk]:
         # An object of a quarter megabyte, so none where it is not needed.
         deflater = None
         if self.compress:
             deflater = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-        for chunk in self.chunks:
+        for chunk in self.chunks():
             self.crc = zlib.crc32(chunk, self.crc)
             out = deflater.compress(chunk) if deflater else chunk
             self.packed += len(out)
