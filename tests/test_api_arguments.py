@@ -40,7 +40,7 @@ WRONG_ARGUMENTS: dict[str, Callable[[Path], Any]] = {
     "load a state": lambda p: load(OLD),
     "load an open file": lambda p: load(io.BytesIO(p.read_bytes())),
     "load an unknown store": lambda p: load("ftp://host/file"),
-    "load an unknown format": lambda p: load(p, format="pickle"),
+    "load an unknown format": lambda p: load(p, format="nonsense"),
     "load a format that is no text": lambda p: load(p, format=3),
     "load a list of formats": lambda p: load(p, format=["npz"]),
     "load with an unknown framework": lambda p: load(p, framework="theano"),

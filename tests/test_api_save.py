@@ -72,9 +72,9 @@ def test_options_and_formats(path: Path) -> None:
     with pytest.raises(errors.ArgumentError, match="checksums"):
         tk.save(OLD, path, checksum=True)
     with pytest.raises(errors.ArgumentError, match=r"\.safetensors"):
-        tk.save(OLD, path.with_suffix(".bin"))
-    tk.save(OLD, path.with_suffix(".bin"), format="safetensors")
-    testing.assert_equal_states(tk.load(path.with_suffix(".bin")), OLD)
+        tk.save(OLD, path.with_suffix(".data"))
+    tk.save(OLD, path.with_suffix(".data"), format="safetensors")
+    testing.assert_equal_states(tk.load(path.with_suffix(".data")), OLD)
     testing.assert_equal_states(tk.load(path, format="safetensors"), OLD)
 
 

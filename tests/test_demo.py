@@ -149,7 +149,7 @@ def test_every_format_holds_the_same_weights(told: Told) -> None:
 
 def test_a_format_that_cannot_hold_the_weights_is_named(told: Told) -> None:
     assert "npy" in told.summary.skipped
-    assert any("npy" in line and told.summary.skipped["npy"] in line for line in told.lines)
+    assert any("npy" in line and told.summary.skipped["npy"][:60] in line for line in told.lines)
 
 
 def test_it_says_what_is_left(told: Told) -> None:

@@ -19,10 +19,10 @@ from tensorkeep import dtypes, errors, testing
 from tensorkeep.dtypes import DType
 from tensorkeep.formats import FORMATS
 from tensorkeep.formats.safetensors import encode
-from tensorkeep.wire.sizes import size_of
 from tensorkeep.store import Location
 from tensorkeep.stores.memory import MemoryStore
 from tensorkeep.tensor import Tensor
+from tensorkeep.wire.sizes import size_of
 
 KEY = "state.safetensors"
 

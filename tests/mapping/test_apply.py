@@ -166,7 +166,7 @@ def test_keras_and_torch_there_and_back() -> None:
 
 def test_keras_3_counts_its_variables() -> None:
     rng = np.random.default_rng(0)
-    layers = {
+    layers: dict[str, Any] = {
         "layers.dense.vars.0": rng.random((4, 8)),
         "layers.dense.vars.1": rng.random(8),
         "layers.dense_1.vars.0": rng.random((8, 2)),

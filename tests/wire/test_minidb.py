@@ -343,7 +343,7 @@ def other_formats(folder: Path) -> Iterator[tuple[str, bytes]]:
         value = testing.fitting(format, state, np.zeros((2, 3), np.float32))
         if value is not None and name not in ("caffe2", "minidb"):
             path = folder / f"state-{name}{format.suffixes[0]}"
-            tk.save(value, path, format=name)
+            tk.save(value, path, format=name, **testing.needed(format))
             if path.is_file():
                 yield name, path.read_bytes()
     with zipfile.ZipFile(folder / "a.zip", "w") as archive:

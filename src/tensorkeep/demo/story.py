@@ -37,6 +37,7 @@ _TRIES = 4
 _RUN = "digits"
 _ALONE = "uninterrupted"
 _WEIGHTS = "weights.safetensors"
+_WIDTH = 100  # of the lines it tells
 _TIMED = "MANIFEST.json"  # it says when it was saved
 _CANNOT_HOLD = (ArgumentError, LossError, MissingDependencyError, UnsupportedError)
 
@@ -217,7 +218,7 @@ def _convert(
                 convert(source, target)
         except _CANNOT_HOLD as error:
             skipped[format.name] = error.problem
-            say(f"   {format.name:<14}left out: {error.problem}")
+            say(_cut(f"   {format.name:<14}left out: {error.problem}"))
             continue
         found = _compare(source, target, format.name, held_out)
         done.append(found)
@@ -225,6 +226,10 @@ def _convert(
         checked = f"{found.verified} of {len(weights)}"
         say(_row(found.format, size, checked, difference, f"{found.accuracy:.4f}"))
     return done, skipped
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}..."
 
 
 def _row(format: str, size: str, verified: str, difference: str, accuracy: str) -> str:

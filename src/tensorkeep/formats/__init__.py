@@ -130,7 +130,7 @@ def find(location: Location) -> Location:
         return location
     try:
         _ = location.source
-    except MissingError:
+    except (MissingError, UnsupportedError):  # the second where the name is that of a folder
         others = (format.instead(location) for format in FORMATS.values())
         other = next((other for other in others if other is not None), None)
         if other is None:
@@ -155,7 +155,9 @@ def _is_whole(name: str, suffix: str) -> bool:
     >>> _is_whole("a_init_net.pb", ".init_net.pb"), _is_whole("keras.h5", ".keras.h5")
     (True, False)
     """
-    return suffix.endswith((".pb", ".pbtxt")) and (name == suffix[1:] or name.endswith(f"_{suffix[1:]}"))
+    if not suffix.endswith((".pb", ".pbtxt")):
+        return False
+    return name == suffix[1:] or name.endswith(f"_{suffix[1:]}")
 
 
 def _listed() -> str:
