@@ -280,3 +280,53 @@ def test_metadata_that_is_no_json() -> None:
             tk.load(Location(MemoryStore({"zarr.json": data})))
     with pytest.raises(CorruptError, match="not a JSON object"):
         tk.load(Location(MemoryStore({"zarr.json": b"[]"})))
+
+
+CRC = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+SHARDS = {"chunk_shape": [1], "codecs": CRC, "index_codecs": ["bytes", "crc32c"]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shape": [1 << 47], "chunk_grid": chunked(1), "codecs": CRC},
+        {"shape": [1 << 26], "chunk_grid": chunked(1)},
+        {"shape": [1 << 13, 1 << 13], "chunk_grid": chunked(1, 1)},
+        {
+            "shape": [1 << 40],
+            "chunk_grid": chunked(1 << 20),
+            "codecs": [{"name": "sharding_indexed", "configuration": SHARDS}],
+        },
+    ],
+)
+def test_more_chunks_than_can_be_looked_for(changes: dict[str, Any]) -> None:
+    location = Location(MemoryStore(store(**changes)))
+    tk.verify(location)
+    with tk.open(location) as state:
+        assert not state["w"][-1:].any()
+        if state["w"].nbytes < 1 << 30:
+            assert not state["w"].numpy().any()
+
+
+def test_more_strings_than_can_be_held() -> None:
+    texts: dict[str, Any] = {"data_type": "string", "fill_value": "", "codecs": ["vlen-utf8"]}
+    for chunks in (chunked(1), chunked(1 << 25)):
+        files = store(shape=[1 << 25], chunk_grid=chunks, **texts)
+        refused(files, UnsafeError, "declares 33,554,432 strings or more, which it holds too")
+    nodes = {f"w{i}": ARRAY | texts | {"shape": [1 << 18]} for i in range(9)}
+    root = {**GROUP, "consolidated_metadata": {"metadata": nodes}}
+    refused({"zarr.json": json.dumps(root).encode()}, UnsafeError, "strings or more")
+
+
+def test_fill_values_that_are_none() -> None:
+    refused(store(data_type="complex64", fill_value=["abc", 0]), CorruptError, "no fill value")
+    refused(store(fill_value="0x" + "f" * 9), CorruptError, "no fill value")
+    assert load(store(data_type="int32", fill_value="0x1"))["w"].tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("ending", ["tensors.pb", "msgpack"])
+def test_converting_what_is_not_there(ending: str, tmp_path: Path) -> None:
+    location = Location(MemoryStore(store(shape=[1 << 50], chunk_grid=chunked(1 << 50))))
+    with pytest.raises(UnsafeError, match="declares"):
+        tk.convert(location, tmp_path / f"a.{ending}", lossy=True)
+    assert not list(tmp_path.iterdir())

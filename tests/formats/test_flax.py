@@ -26,8 +26,10 @@ from tensorkeep.errors import (
 from tensorkeep.formats import flax
 from tensorkeep.formats.flax import writing
 from tensorkeep.source import MemorySource
+from tensorkeep.state import State
 from tensorkeep.store import Location, join
 from tensorkeep.stores.memory import MemoryStore
+from tensorkeep.tensor import Tensor
 from tensorkeep.testing import CountingStore, assert_equal_states, sample
 from tensorkeep.wire.msgpack import Span, Walk, pack
 
@@ -335,3 +337,25 @@ def test_a_single_value_is_its_own_state() -> None:
     values: list[Any] = [np.float32(2), np.ones(3), bytes(5000), {"$scalar": np.ones(1)}, {}, [1]]
     for value in values:
         assert_equal_states(tk.load(at(saved(value))), value)
+
+
+def test_an_empty_key() -> None:
+    value = {"": np.ones(1), "a": 2}
+    assert_equal_states(tk.load(at(saved(value))), value)
+
+
+def test_the_deepest_state_is_read_again() -> None:
+    value: Any = np.ones(1)
+    for _ in range(101):
+        value = {"k": value}
+    assert_equal_states(tk.load(at(saved(value))), value)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [{"$array": 5}, {"$tuple": 1.5}, {"w": {"$int": 5}}, {"$bytes": [1]}, [2**70], {"$dict": [5]}],
+)
+def test_a_nesting_that_is_none(tree: Any) -> None:
+    state = State({"w": Tensor.of(np.ones(1))}, skeleton={"tree": tree})
+    with pytest.raises(CorruptError, match="the nesting stored with it is broken"):
+        writing.losses(state)

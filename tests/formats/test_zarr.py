@@ -13,6 +13,7 @@ import tensorkeep as tk
 from tensorkeep import formats
 from tensorkeep.dtypes import DTYPES, DType
 from tensorkeep.errors import ArgumentError, CorruptError, StoreError, TensorKeepError
+from tensorkeep.formats.zarr import files as store_files
 from tensorkeep.formats.zarr.hierarchy import NODES
 from tensorkeep.store import Location
 from tensorkeep.stores.memory import MemoryStore
@@ -299,3 +300,37 @@ def test_converting_does_not_replace_what_is_there(tmp_path: Path) -> None:
     assert list(tk.load(tmp_path / "a.zarr")) == ["v"]
     assert CliRunner().invoke(app, [*command, "--force"]).exit_code == 0
     assert list(tk.load(tmp_path / "a.zarr")) == ["w"]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_spare_name_is_no_group(version: int) -> None:
+    value = {"tensor-1": {"x": np.ones(1)}, "a*": np.zeros(2), "b*": np.ones(3)}
+    assert_equal_states(tk.load(at(saved(value, version=version))), value)
+
+
+def test_long_and_deep_paths(tmp_path: Path) -> None:
+    deep: Any = np.ones(1)
+    for _ in range(101):
+        deep = {"k": deep}
+    long: Any = np.ones(2)
+    for _ in range(40):
+        long = {"k" * 100: long}
+    value = {"long": long}
+    tk.save(value, tmp_path / "a.zarr", durable=False)
+    assert_equal_states(tk.load(tmp_path / "a.zarr"), value)
+    tk.save(deep, tmp_path / "b.zarr", durable=False)
+    assert_equal_states(tk.load(tmp_path / "b.zarr"), deep)
+
+
+def test_a_new_folder_may_end_in_a_slash(tmp_path: Path) -> None:
+    for _ in range(2):
+        tk.save({"w": np.ones(2)}, f"{tmp_path}/a.zarr/", durable=False)
+        assert tk.load(tmp_path / "a.zarr")["w"].tolist() == [1, 1]
+
+
+def test_zeros_that_were_compressed_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_files, "_FREE", 1 << 20)
+    zeros = {"w": np.zeros(64 << 20, np.int8)}
+    assert not tk.load(at(saved(zeros, compression="gzip")))["w"].any()
+    pytest.importorskip("numcodecs")
+    assert not tk.load(at(saved(zeros, compression="zstd")))["w"].any()

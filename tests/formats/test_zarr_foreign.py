@@ -15,6 +15,7 @@ import zarr
 
 import tensorkeep as tk
 from tensorkeep.errors import TensorKeepError, UnsupportedError
+from tensorkeep.formats.zarr import grid
 from tensorkeep.testing import assert_equal_states
 
 
@@ -261,3 +262,27 @@ def test_zip_stores(version: int, tmp_path: Path) -> None:
         path.write_bytes(data[:length])
         with pytest.raises(TensorKeepError):
             tk.load(path)
+
+
+@pytest.mark.parametrize("layout", ["v2", "v2-folders", "v3", "shards"])
+def test_few_chunks_of_very_many(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "_MANY", 20)
+    monkeypatch.setattr(grid, "_FEW", 5)
+    options: dict[str, Any] = {"chunks": (1, 1)}
+    if layout == "v2-folders":
+        options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
+    if layout == "shards":
+        options["shards"] = (2, 2)
+    path = tmp_path / "a.zarr"
+    group = zarr.create_group(path, zarr_format=2 if layout.startswith("v2") else 3)
+    array = group.create_array("w", shape=(31, 21), dtype="i2", fill_value=-3, **options)
+    array[10:15, 5:8] = 9
+    array[30, 20] = 5
+    expected = array[...]
+    with tk.open(path) as state:
+        assert state["w"][14:16, 4:6].tolist() == [[-3, 9], [-3, -3]]
+        assert np.array_equal(state["w"].numpy(), expected)
+        assert np.array_equal(state["w"][9:], expected[9:])
+        assert state["w"][14:16, 4:6].tolist() == [[-3, 9], [-3, -3]]

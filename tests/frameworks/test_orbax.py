@@ -195,3 +195,17 @@ def test_other_stores_are_refused(saved: dict[str, Path]) -> None:
     data = {"_METADATA": (saved["ocdbt"] / "_METADATA").read_bytes()}
     with pytest.raises(TensorKeepError, match="from a folder of this machine only"):
         tk.open(Location(MemoryStore(data)))
+
+
+def test_chunks_that_are_not_stored(saved: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    shutil.copytree(saved["folders"], path)
+    header = path / "params.dense.kernel" / ".zarray"
+    document = json.loads(header.read_text())
+    for shape, chunks, problem in (
+        ([1 << 26], [1], "declares 67,108,864 chunks of 'params.dense.kernel'"),
+        ([1 << 50], [1 << 50], "declares chunks of 4,503,599,627,370,496 bytes for"),
+    ):
+        header.write_text(json.dumps(document | {"shape": shape, "chunks": chunks}))
+        with pytest.raises(UnsafeError, match=problem):
+            tk.load(path)

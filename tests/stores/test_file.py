@@ -277,3 +277,28 @@ def test_failing_saves_of_shards(tmp_path: Path) -> None:
 
     from_one = testing.check_failing_saves(tk.formats.FORMATS["safetensors"], OLD, NEW, make)
     assert from_one >= 2
+
+
+def test_a_folder_comes_back_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(one: str, other: str) -> None:
+        raise OSError(errno.ENOSYS, "absent")
+
+    def refusing(one: str, other: str) -> None:
+        if Path(one, "x").read_bytes() == b"new":
+            raise OSError(errno.EIO, "refused")
+        rename(one, other)
+
+    rename = os.rename
+    for content in (b"old", b"new"):
+        draft = store.draft("a")
+        draft.put("a/x", [content])
+        if content == b"old":
+            draft.commit()
+    monkeypatch.setattr(syscalls, "exchange", absent)
+    monkeypatch.setattr(os, "rename", refusing)
+    with pytest.raises(errors.StoreError, match="refused"):
+        draft.commit()
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a" / "x").read_bytes() == b"old"

@@ -49,6 +49,8 @@ _LOOK = 10_000  # files that are looked at for items
 _MAX_DOCUMENT = 256 << 20
 _SEQUENCE = 1  # the type of a key that is the number of an item
 _EMPTY: dict[str, Json] = {"Dict": {}, "List": [], "Tuple": {"$tuple": []}}
+_ENTRY = 16  # bytes that the table of a shard has for each chunk
+_MANY, _FEW = 100_000, 1000  # chunks that any array may have; those that are read of more
 _FREE, _RATIO, _SMALL = 1 << 30, 1000, 1 << 20  # declared bytes for stored ones; see _Folder.allow
 
 
@@ -276,8 +278,25 @@ class _Folder:
                     f"{name!r:.80} has the type {array.dtype.name}, which is not known here",
                     where=self.where,
                 )
+            self._check_chunks(name, array)
             self._arrays[name] = array
             self._declared += math.prod(array.shape) * self._kinds[name].numpy.itemsize
+
+    def _check_chunks(self, name: str, array: Any) -> None:
+        """Refuse chunks, or tables of shards, that TensorStore would make far too much room for."""
+        chunk, shard = map(math.prod, _chunks(array))
+        size = max(chunk * self._kinds[name].numpy.itemsize, _ENTRY * (shard // max(chunk, 1)))
+        if size > self._most():
+            raise UnsafeError(
+                f"declares chunks of {size:,} bytes for {name!r:.80}, in {self._stored:,} bytes "
+                "of files",
+                where=self.where,
+                cure="The checkpoint is damaged, or made to fill the memory.",
+            )
+
+    def _most(self) -> int:
+        """Give how many bytes may be made room for."""
+        return max(_FREE, _RATIO * self._stored)
 
     def _asked(self, name: str, call: Any) -> Any:
         try:
@@ -300,11 +319,27 @@ class _Folder:
         return Tensor(kind, shape, source)
 
     def read(self, name: str, origin: tuple[int, ...], extent: tuple[int, ...]) -> Any:
-        """Read a box of an array."""
+        """Read a box of an array.
+
+        Raises:
+            ClosedError: the state was closed.
+            UnsafeError: very many chunks are to be looked for, which are not stored.
+        """
         if name not in self._arrays:
             raise ClosedError("was closed before this was read", where=self.where)
         box = tuple(slice(at, at + size) for at, size in zip(origin, extent, strict=True))
         array = self._arrays[name]
+        steps = _chunks(array)[0]
+        grid = math.prod(-(-size // step) for size, step in zip(array.shape, steps, strict=True))
+        if grid > max(_MANY, self._stored):
+            spans = zip(origin, extent, steps, strict=True)
+            count = math.prod((at + size - 1) // step - at // step + 1 for at, size, step in spans)
+            if count > _FEW:
+                raise UnsafeError(
+                    f"declares {grid:,} chunks of {name!r:.80} in {self._stored:,} bytes of files",
+                    where=self.where,
+                    cure="Read smaller slices of it; what was not written is zero.",
+                )
         return self._asked(name, lambda: (array[box] if box else array).read().result())
 
     def allow(self, nbytes: int) -> None:
@@ -313,8 +348,7 @@ class _Folder:
         Raises:
             UnsafeError: they do.
         """
-        most = max(_FREE, _RATIO * self._stored)
-        if nbytes > _SMALL and self._declared > most:
+        if nbytes > _SMALL and self._declared > self._most():
             raise UnsafeError(
                 f"declares {self._declared:,} bytes of arrays in {self._stored:,} bytes of files",
                 where=self.where,
@@ -324,6 +358,12 @@ class _Folder:
     def close(self) -> None:
         """Read nothing more."""
         self._arrays.clear()
+
+
+def _chunks(array: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Give the sizes of what is read at once and of what is in a file; none of a scalar."""
+    layout = array.chunk_layout
+    return tuple(layout.read_chunk.shape or ()), tuple(layout.write_chunk.shape or ())
 
 
 class _Array(Source):

@@ -140,7 +140,9 @@ class _Walk:
     # --- values that are not plain ---
 
     def _other(self, value: Any, path: Path) -> Any:
-        found = self.look(value, ".".join(path))
+        place = ".".join(path)
+        self._count(len(place))
+        found = self.look(value, place)
         if type(found) is Tensor:
             return self._keep(found, path)
         if found is not value:
@@ -173,6 +175,7 @@ class _Walk:
         self._note(path, problem)
 
     def _note(self, path: Path, problem: str) -> None:
+        self._count(sum(map(len, path)))
         self._problems.setdefault(problem, []).append(_place(path))
 
     # --- leaves ---
@@ -180,8 +183,12 @@ class _Walk:
     def _scalar(self, value: Any, path: Path) -> Any:
         return scalar(value)
 
+    def _int(self, value: int, path: Path) -> Any:
+        self._count(value.bit_length() >> 2)  # what hex takes
+        return scalar(value)
+
     def _range(self, value: range, path: Path) -> Any:
-        return {"$range": [scalar(n) for n in (value.start, value.stop, value.step)]}
+        return {"$range": [self._int(n, path) for n in (value.start, value.stop, value.step)]}
 
     def _text(self, value: str, path: Path) -> Any:
         self._count(len(value))
@@ -296,6 +303,7 @@ class _Walk:
 
     def _is_key(self, key: Any, path: Path) -> bool:
         if type(key) is str:
+            self._count(len(key))
             if key.isascii() or _is_utf8(key):
                 return True
         elif is_plain(key):
@@ -350,7 +358,7 @@ def _place(path: Path) -> str:
 _LEAVES: dict[type, Callable[[_Walk, Any, Path], Any]] = {
     type(None): _Walk._scalar,
     bool: _Walk._scalar,
-    int: _Walk._scalar,
+    int: _Walk._int,
     float: _Walk._scalar,
     complex: _Walk._scalar,
     range: _Walk._range,

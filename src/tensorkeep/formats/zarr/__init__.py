@@ -6,7 +6,8 @@
     model.zarr/layer/w/c/0/0          its first chunk
 
 Groups are dicts. An array is read by its chunks: a slice reads, and unpacks, those that it
-overlaps. One chunk as it is, which is what we write, is a window on its file.
+overlaps. One chunk as it is, which is what we write, is a window on its file. Files are opened when
+they are read, so that an open state is only good while nobody replaces the folder.
 
 A zip archive of such files (zarr-python's ZipStore) is read as well.
 

@@ -16,7 +16,7 @@ from tensorkeep.store import Location
 
 _FREE = 1 << 30  # declared bytes that any store may have
 _RATIO = 33_000  # declared bytes for each stored one: zstd makes that of zeros
-_TEXTS = 1 << 20  # strings that any store may have
+_TEXTS, _TEXT_RATIO = 1 << 20, 250  # strings that any store may have, and for each stored byte
 _SMALL = 1 << 20  # bytes that may be read at a time where a store declares more
 
 
@@ -92,7 +92,7 @@ class Files:
             UnsafeError: it does.
         """
         self._texts += count
-        if self._texts > _TEXTS and not self._holds(4 * self._texts // _RATIO):
+        if self._texts > _TEXTS and not self._holds(self._texts // _TEXT_RATIO):
             raise UnsafeError(
                 f"declares {self._texts:,} strings or more, which it holds too little for",
                 where=self.where,
