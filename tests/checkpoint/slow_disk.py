@@ -31,7 +31,7 @@ class Disk:
     def _write(self, fd: int, views: list[memoryview], offset: int) -> int:
         if threading.current_thread() is not threading.main_thread():
             self.waiting.set()
-            assert self.free.wait(5)
+            assert self.free.wait(60)
         if self.fails:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return self._real(fd, views, offset)

@@ -50,7 +50,7 @@ def test_the_copy_is_not_touched_by_what_comes_after(
             saving = ck.save(step, given)
             ck.fence()
             assert saving.staged
-            assert disk.waiting.wait(5)
+            assert disk.waiting.wait(60)
             spoil(given)
             disk.free.set()
             saving.wait()
@@ -100,7 +100,7 @@ def test_what_was_copied_is_let_go(disk: Disk, tmp_path: Path) -> None:
     alive = weakref.ref(given["w"])
     with Checkpointer(tmp_path, **BACKGROUND) as ck:
         saving = ck.save(1, given)
-        assert disk.waiting.wait(5)
+        assert disk.waiting.wait(60)
         given["w"] = np.zeros(N)
         assert saving.staged
         assert alive() is None, "the original lives beside its copy while it is written"
@@ -111,7 +111,7 @@ def test_a_bytearray_may_grow_once_it_is_copied(disk: Disk, tmp_path: Path) -> N
     log = bytearray(5000)
     with Checkpointer(tmp_path, **BACKGROUND) as ck:
         saving = ck.save(1, {"log": log})
-        assert disk.waiting.wait(5)
+        assert disk.waiting.wait(60)
         log += b"more"
         disk.free.set()
         saving.wait()
@@ -160,7 +160,7 @@ def test_no_memory_for_the_copy_loses_no_save(
 def test_a_save_waits_for_the_one_before(disk: Disk, tmp_path: Path) -> None:
     with Checkpointer(tmp_path, **BACKGROUND) as ck:
         first = ck.save(1, state(1))
-        assert disk.waiting.wait(5)
+        assert disk.waiting.wait(60)
         threading.Timer(0.05, disk.free.set).start()
         second = ck.save(2, state(2))
         assert first.committed
@@ -185,7 +185,7 @@ def test_a_save_skips_itself(disk: Disk, tmp_path: Path) -> None:
 def test_a_save_takes_the_place_of_another(disk: Disk, tmp_path: Path) -> None:
     with Checkpointer(tmp_path, busy="replace", **BACKGROUND) as ck:
         first = ck.save(2, state(2))
-        assert disk.waiting.wait(5)
+        assert disk.waiting.wait(60)
         threading.Timer(0.05, disk.free.set).start()
         second = ck.save(3, state(3))
         assert first.replaced
@@ -204,7 +204,7 @@ def test_a_save_that_cannot_be_does_not_take_the_place_of_one_that_can(
 ) -> None:
     with Checkpointer(tmp_path, busy="replace", **BACKGROUND) as ck:
         first = ck.save(1, state(1))
-        assert disk.waiting.wait(5)
+        assert disk.waiting.wait(60)
         threading.Timer(0.05, disk.free.set).start()
         with pytest.raises(errors.UnsupportedError):
             ck.save(2, {"bad": object()})
@@ -220,7 +220,7 @@ def test_the_exception_that_ends_it_is_saved_though_another_save_is_under_way(
     def train() -> None:
         with Checkpointer(tmp_path, **options) as ck:
             ck.step(2, state(2))
-            assert disk.waiting.wait(5)
+            assert disk.waiting.wait(60)
             ck.step(3, state(3))
             threading.Timer(0.05, disk.free.set).start()
             raise ValueError("end")

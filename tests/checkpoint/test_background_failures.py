@@ -176,7 +176,7 @@ def test_a_fork_while_a_save_is_under_way(disk: Disk, tmp_path: Path) -> None:
         disk.free.clear()
         disk.waiting.clear()
         ck.save(2, state(2))
-        assert disk.waiting.wait(5)
+        assert disk.waiting.wait(60)
         child = os.fork()
         if not child:
             found = ck.restore()
