@@ -22,7 +22,7 @@ from tensorkeep.testing.samples import samples
 from tensorkeep.tree import flatten
 
 _ROWS, _COLUMNS = 1024, 256
-_LONG = 4096
+_LONG = 1536
 
 # Formats that hold models, and no other state: how they call arrays, and what else they need.
 _CALLED = ("layers.dense_{}.vars.0", "dense_{}/kernel")
