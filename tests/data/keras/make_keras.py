@@ -31,8 +31,8 @@ def note(name: str, weights: list[Any], optimizer: list[Any]) -> None:
 
 def keras_3() -> None:
     os.environ["KERAS_BACKEND"] = "torch"
-    import keras  # type: ignore[import-untyped]
-    from keras.src.saving import saving_lib  # type: ignore[import-untyped]
+    import keras
+    from keras.src.saving import saving_lib
 
     layers = keras.layers
     keras.utils.set_random_seed(7)
@@ -91,7 +91,7 @@ def _twice(values: Any) -> Any:
 
 
 def keras_2() -> None:
-    import tf_keras as keras  # type: ignore[import-untyped]
+    import tf_keras as keras
 
     layers = keras.layers
     keras.utils.set_random_seed(7)
