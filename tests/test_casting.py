@@ -5,8 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tensorkeep as tk
 from tensorkeep.casting import cast
 from tensorkeep.dtypes import DTYPES
+from tensorkeep.state import State
+from tensorkeep.store import Location
+from tensorkeep.stores.memory import MemoryStore
 from tensorkeep.tensor import Tensor
 
 FLOATS = [kind for kind in DTYPES.values() if kind.kind == "float"]
@@ -25,6 +29,11 @@ def test_casting_is_what_numpy_does(given: object, to: object, count: int, start
     assert made.dtype is to
     assert made.numpy().tobytes() == expected.tobytes()
     assert made[start:].tobytes() == expected[start:].tobytes()
+    state = State({"w": source})
+    location = Location(MemoryStore(), "a.npz")
+    tk.save(state, location)
+    loaded = tk.load(location, dtype=to.name)
+    assert loaded["w"].tobytes() == expected.tobytes()
 
 
 def test_what_does_not_fit_becomes_infinite() -> None:
@@ -36,6 +45,14 @@ def test_only_what_is_read_is_cast() -> None:
     made = cast(Tensor.of(np.arange(1 << 20, dtype=np.float64)), DTYPES["float32"])
     assert made.source.read(4 * 1000 + 1, 4 * 1000 + 3) == np.float32(1000).tobytes()[1:3]
     assert b"".join(made.pieces(999)) == np.arange(1 << 20, dtype=np.float32).tobytes()
+
+
+def test_packed_types_are_read_in_pieces() -> None:
+    values = np.arange(1001) % 7
+    for name in ("float4_e2m1fn", "float6_e2m3fn"):
+        made = cast(Tensor.of(values.astype(np.float32)), DTYPES[name])
+        whole = Tensor.of(values.astype(DTYPES[name].numpy))
+        assert b"".join(made.pieces(97)) == bytes(whole.source.read(0, whole.nbytes))
 
 
 def test_other_types_are_refused() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorkeep import checksum, dtypes, formats, frameworks, quantized
+from tensorkeep.casting import cast_array, check_castable
 from tensorkeep.database import Database
 from tensorkeep.errors import (
     ArgumentError,
@@ -128,12 +129,7 @@ def load(
     (3, np.float64(4.0))
     """
     forced = frameworks.by_name(framework) if framework else None
-    to = dtypes.dtype(dtype) if dtype is not None else None
-    if to is not None and to.kind != "float":
-        raise ArgumentError(
-            f"dtype casts to a floating-point type, not to {to}",
-            cure="Load without it, and cast the arrays yourself.",
-        )
+    to = None if dtype is None else check_castable(dtypes.dtype(dtype))
     with open(target, format=format) as state:
         if names is None and state.refused:
             raise _not_data(state)
@@ -155,7 +151,7 @@ def load(
         if to is not None:
             for name, array in read_arrays(cast, digests=digests, progress=report).items():
                 with np.errstate(all="ignore"):  # what does not fit becomes infinite, as asked
-                    arrays[name] = array.astype(to.numpy)
+                    arrays[name] = cast_array(array, to)
             for name in packed:  # one at a time: in between they are float32
                 one = {name: tensors[name]}
                 (array,) = read_arrays(one, digests=digests, progress=report).values()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tensorkeep import dtypes
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import ArgumentError
 from tensorkeep.source import Source
@@ -56,13 +57,13 @@ class _Cast(Source):
         super().__init__(to.nbytes(tensor.size), tensor.source.where)
 
     def _read(self, start: int, stop: int) -> memoryview:
-        if self._to.packed:
-            whole = Tensor.of(self._cast(0, self._flat.size), self.where)
-            return whole.source.read(start, stop)
-        width = self._to.bits // 8
-        first, last = start // width, -(-stop // width)
-        out = self._cast(first, last).view(np.uint8)
-        return out.data[start - first * width : stop - first * width].toreadonly()
+        group, width = self._to.group
+        first = start // width * group
+        last = min(-(-stop // width) * group, self._flat.size)
+        out = self._cast(first, last)
+        data = dtypes.pack(out, self._to) if self._to.packed else out.view(np.uint8)
+        skip = start - first // group * width
+        return data.data[skip : skip + stop - start].toreadonly()
 
     def _cast(self, first: int, last: int) -> npt.NDArray[Any]:
         out = np.empty(last - first, self._to.numpy)
@@ -70,11 +71,12 @@ class _Cast(Source):
             step = _PIECE if self._flat.dtype.block == 1 else 16 * _PIECE  # of blocks, a few runs
             for at in range(first, last, step):
                 end = min(at + step, last)
-                out[at - first : end - first] = _astype(self._flat[at:end], self._to)
+                out[at - first : end - first] = cast_array(self._flat[at:end], self._to)
         return out
 
 
-def _astype(values: npt.NDArray[Any], to: DType) -> npt.NDArray[Any]:
+def cast_array(values: npt.NDArray[Any], to: DType) -> npt.NDArray[Any]:
+    """Give an array in another floating-point type; a copy in any case."""
     try:
         return values.astype(to.numpy)
     except TypeError:  # some pairs of narrow types have no cast of their own

@@ -126,9 +126,9 @@ def conversion(
     to = None if dtype is None else check_castable(dtypes.dtype(dtype))
     rules = [
         *mapping.renaming(rename or ()),
-        *(rule for name in _listed(maps) for rule in mapping.read_map(name)),
+        *(rule for name in _listed(maps, "maps") for rule in mapping.read_map(name)),
     ]
-    chosen, left_out = _listed(names), _listed(exclude)
+    chosen, left_out = _listed(names, "names"), _listed(exclude, "exclude")
     with _opened(source) as (states, prefixes):
         lost: list[str] = []
         state = states[0]
@@ -159,8 +159,8 @@ def conversion(
     return Converted(files, list(dict.fromkeys(lost)))
 
 
-def _listed(globs: str | Iterable[str] | None) -> list[str]:
-    return [] if globs is None else check_globs(globs)
+def _listed(globs: str | Iterable[str] | None, called: str) -> list[str]:
+    return [] if globs is None else check_globs(globs, called)
 
 
 @contextmanager

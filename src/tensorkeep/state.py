@@ -153,19 +153,19 @@ class State(Mapping[str, Tensor]):
         return MissingError(f"has no tensor called {name!r}", where=self.where, cure=cure)
 
 
-def check_globs(names: object) -> list[str]:
-    """Give one glob, or several, as a list.
+def check_globs(names: object, called: str = "names") -> list[str]:
+    """Give one glob, or several, as a list; `called` names the argument in messages.
 
     Raises:
         ArgumentError: they are not text.
     """
     globs = [names] if isinstance(names, str) else names
     if not isinstance(globs, Iterable):
-        raise ArgumentError(f"names takes globs, not {type(names).__name__}", cure=_GLOBS)
+        raise ArgumentError(f"{called} takes globs, not {type(names).__name__}", cure=_GLOBS)
     listed = list(globs)
     for glob in listed:
         if not isinstance(glob, str):
-            raise ArgumentError(f"names takes globs, not {type(glob).__name__}", cure=_GLOBS)
+            raise ArgumentError(f"{called} takes globs, not {type(glob).__name__}", cure=_GLOBS)
     return listed
 
 

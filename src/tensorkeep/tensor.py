@@ -306,7 +306,10 @@ def _flat_range(array: npt.NDArray[Any], start: int, stop: int) -> npt.NDArray[A
 
 
 def _texts(values: npt.NDArray[Any], where: str) -> list[str | bytes]:
-    texts = values.reshape(-1).tolist()
+    try:
+        texts = values.reshape(-1).tolist()
+    except (ValueError, SystemError) as error:  # what NumPy says to a code over U+10FFFF
+        raise CorruptError(f"its strings are damaged: {error}", where=where) from None
     for text in texts:
         if not isinstance(text, str) and values.dtype.kind != "S":
             raise UnsupportedError(

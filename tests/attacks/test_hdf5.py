@@ -77,6 +77,16 @@ def test_soft_links_in_a_circle(tmp_path: Path) -> None:
     refused(data, TensorKeepError, "x: ", tmp_path)
 
 
+def test_soft_links_that_multiply(tmp_path: Path) -> None:
+    def fill(file: Any) -> None:
+        file["z"] = h5py.SoftLink("/")
+        for level in range(1, 9):
+            inner = f"a{level + 1}" if level < 8 else "z"
+            file[f"a{level}"] = h5py.SoftLink("/".join([inner] * 100))
+
+    refused(made(fill), UnsafeError, "a1: is a soft link that leads round in a circle", tmp_path)
+
+
 def test_external_storage(trap: Path) -> None:
     def fill(file: Any) -> None:
         external = [(str(trap / "secret"), 0, 48)]
@@ -199,9 +209,11 @@ def test_attributes_that_are_too_large_are_told(tmp_path: Path) -> None:
     def fill(file: Any) -> None:
         file.attrs["large"] = np.zeros(20 << 20, np.uint8)
 
+        file.attrs["many"] = np.array(["x"] * 70_000, h5py.string_dtype())
+
     data = made(fill, libver="latest")
     with tk.open(Location(MemoryStore({"a.h5": data}), "a.h5")) as state:
-        assert state.metadata == {"large": {"not JSON": "too large"}}
+        assert state.metadata == {k: {"not JSON": "too large"} for k in ("large", "many")}
 
 
 NOTES = {

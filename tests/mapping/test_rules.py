@@ -109,3 +109,5 @@ def test_renamings_that_are_none() -> None:
         renaming(["ab"])
     with pytest.raises(ValueError, match="a new name is text"):
         renaming({"a": 3})
+    with pytest.raises(ValueError, match="rename takes patterns and new names, not int"):
+        renaming(3)  # type: ignore[arg-type]

@@ -89,6 +89,11 @@ def renaming(renames: Mapping[str, str] | Iterable[Any]) -> list[Rule]:
     ('*',)
     """
     pairs = renames.items() if isinstance(renames, Mapping) else renames
+    if not isinstance(pairs, Iterable):
+        raise ArgumentError(
+            f"rename takes patterns and new names, not {type(renames).__name__}",
+            cure='Give a dict such as {"model.*": "*"}.',
+        )
     rules = []
     for pair in pairs:
         if not (isinstance(pair, tuple | list) and len(pair) == 2):

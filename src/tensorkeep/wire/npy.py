@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from tensorkeep import dtypes
 from tensorkeep.dtypes import DTYPES, STRING, DType
-from tensorkeep.errors import CorruptError, TensorKeepError, UnsafeError, UnsupportedError
+from tensorkeep.errors import CorruptError, UnsafeError, UnsupportedError
 from tensorkeep.source import Source
 from tensorkeep.store import Chunk
 from tensorkeep.tensor import Tensor
@@ -98,12 +98,7 @@ class Header:
             return Tensor(self.dtype, self.shape, source, offset, self.nbytes)
         if self.dtype is not STRING:
             return Tensor(self.dtype, self.shape, _Rearranged(self, source, offset))
-        try:
-            return Tensor.of(self.array(source.read(offset, offset + self.nbytes)), source.where)
-        except (ValueError, SystemError) as error:  # what NumPy says to a code over U+10FFFF
-            if isinstance(error, TensorKeepError):
-                raise
-            raise CorruptError(f"its strings are damaged: {error}", where=source.where) from None
+        return Tensor.of(self.array(source.read(offset, offset + self.nbytes)), source.where)
 
 
 class _Rearranged(Source):

@@ -13,6 +13,7 @@ from tensorkeep.state import Json
 
 MAX_ATTRIBUTES = 10_000
 _MAX_BYTES = 16 << 20
+_MAX_TEXTS = 1 << 16  # of varying length, each of which is fetched by itself
 # What stands for a value that JSON has no form for.
 UNREAD = "not JSON"
 
@@ -40,9 +41,12 @@ def attribute(obj: Any, name: str) -> Json:
     space, kind = found.get_space(), found.get_type()
     if space.get_simple_extent_type() == library.h5s.NULL:
         return None
-    if math.prod(space.get_simple_extent_dims()) * kind.get_size() > _MAX_BYTES:
-        return {UNREAD: "too large"}
     h5t = library.h5t
+    count = math.prod(space.get_simple_extent_dims())
+    texts = kind.get_class() == h5t.STRING and kind.is_variable_str()
+    most = min(_MAX_BYTES, library.h5i.get_file_id(obj.id).get_filesize())
+    if count * kind.get_size() > most or (texts and count > _MAX_TEXTS):
+        return {UNREAD: "too large"}
     if kind.get_class() != h5t.STRING and kind.detect_class(h5t.VLEN):
         # No JSON is made of them, and h5py dies of damaged ones.
         return {UNREAD: "lists of varying length"}

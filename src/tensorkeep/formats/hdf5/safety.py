@@ -18,7 +18,8 @@ from tensorkeep.tensor import Tensor
 
 MAX_DEPTH = 128
 _MAX_AGAIN = 1000
-_MAX_HOPS = 16  # soft links that lead to soft links
+_MAX_HOPS = 40  # soft links on the way that one leads
+_MAX_STEPS = 256  # groups on it
 # What deflate can do at best is 1032 to 1; what was never written takes no room at all.
 _RATIO = 1100
 _FREE = 64 << 20
@@ -99,45 +100,46 @@ def _links(group: Any, above: str, where: str) -> Iterator[tuple[str, Any, int]]
         yield path, thing, address
 
 
-def resolve(parent: Any, link: bytes, where: str, hops: int = 0) -> tuple[Any, bytes, int]:
+def resolve(parent: Any, link: bytes, where: str) -> tuple[Any, bytes, int]:
     """Follow soft links to the group and the hard link that they end at, and its address.
 
     Args:
         parent: the low-level id of the group that holds the link.
         link: its name.
         where: names the link in messages.
-        hops: soft links that led here.
 
     Raises:
         UnsafeError: one leads to another file, or round in a circle.
         UnsupportedError: one leads nowhere.
     """
     library = h5py(where)
-    info = parent.links.get_info(link)
-    kind = info.type
-    if kind == library.h5l.TYPE_HARD:
-        return parent, link, info.u
-    if kind != library.h5l.TYPE_SOFT:
-        raise _leads_out(parent, link, kind == library.h5l.TYPE_EXTERNAL, where)
-    if hops >= _MAX_HOPS:
-        raise UnsafeError("is a soft link that leads round in a circle", where=where)
-    target: bytes = parent.links.get_val(link)
-    at = library.h5g.open(parent, b"/") if target.startswith(b"/") else parent
-    parts = [part for part in target.split(b"/") if part not in (b"", b".")]
-    if not parts:
-        return at, b".", library.h5o.get_info(at).addr
-    for place, part in enumerate(parts):
-        if not at.links.exists(part):
+    at, waiting, hops, target = parent, [link], 0, b""
+    for _ in range(_MAX_STEPS):
+        part = waiting.pop()
+        if hops and not at.links.exists(part):
             raise UnsupportedError(
                 f"is a soft link to {target.decode(errors='replace')!r}, which is not there",
                 where=where,
                 cure="Remove the link, for instance with h5py's `del file[name]`.",
             )
-        holder, name, address = resolve(at, part, where, hops + 1)
-        if place == len(parts) - 1:
-            return holder, name, address
-        at = library.h5g.open(holder, name)
-    raise AssertionError("a path has parts")
+        info = at.links.get_info(part)
+        if info.type == library.h5l.TYPE_SOFT:
+            hops += 1
+            if hops > _MAX_HOPS:
+                break
+            target = at.links.get_val(part)
+            if target.startswith(b"/"):
+                at = library.h5g.open(at, b"/")
+            waiting += [part for part in target.split(b"/") if part not in (b"", b".")][::-1]
+            if not waiting:
+                return at, b".", library.h5o.get_info(at).addr
+        elif info.type != library.h5l.TYPE_HARD:
+            raise _leads_out(at, part, info.type == library.h5l.TYPE_EXTERNAL, where)
+        elif not waiting:
+            return at, part, info.u
+        else:
+            at = library.h5g.open(at, part)
+    raise UnsafeError("is a soft link that leads round in a circle", where=where)
 
 
 def _leads_out(parent: Any, link: bytes, external: bool, where: str) -> UnsafeError:

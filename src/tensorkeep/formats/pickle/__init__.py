@@ -74,7 +74,7 @@ def decode(location: Location) -> State:
     if is_paddle(value, location.suffix):
         value, named = unpacked(value, where)
         metadata = {NAME_TABLE: {**named}} if named else {}
-    nested = nest_pickled(value, look, where)
+    nested = nest_pickled(value, look, where, found.end)
     told = "\n".join(nested.refused)
     unplaced = [f"reading it would need {name}" for name in found.refused if name not in told]
     if nested.attributes:

@@ -19,7 +19,7 @@ from tensorkeep.wire.npy import Header
 from tensorkeep.wire.pickle.arrays import ARRAYS, PickledArray, PickledScalar, _type_of
 from tensorkeep.wire.pickle.lazy import Followed, Span
 from tensorkeep.wire.pickle.plain import PLAIN
-from tensorkeep.wire.pickle.values import Known
+from tensorkeep.wire.pickle.values import Known, shown
 
 _MAX_ALIGN = 255
 
@@ -57,7 +57,7 @@ class JoblibArray(Followed):
         align = fields.get("numpy_array_alignment_bytes")
         if align is not None:
             if type(align) is not int or not 0 < align <= _MAX_ALIGN:
-                raise CorruptError(f"aligns an array to {align!r:.40}", where=source.where)
+                raise CorruptError(f"aligns an array to {shown(align)}", where=source.where)
             at += 1 + source.read(at, at + 1)[0]
         size = dtypes.count_of(shape) * kind.itemsize
         if at + size > source.size:

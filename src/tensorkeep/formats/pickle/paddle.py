@@ -16,17 +16,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from tensorkeep.dtypes import DType, count_of
-from tensorkeep.errors import CorruptError
+from tensorkeep.errors import CorruptError, UnsafeError
 from tensorkeep.formats.pickle.arrays import LazyArray, look
 from tensorkeep.source import Source
 from tensorkeep.tensor import Tensor
+from tensorkeep.tree.vocabulary import MAX_DEPTH, part_of
 from tensorkeep.wire.pickle.arrays import PickledArray
-from tensorkeep.wire.pickle.values import OrderedMap
+from tensorkeep.wire.pickle.values import OrderedMap, shown
 
 NAME_TABLE = "StructuredToParameterName@@"
 SLICES = "UnpackBigParamInfor@@"
 SUFFIXES = (".pdparams", ".pdopt", ".pdtensor")
-_MAX_DEPTH = 100
+_MAX_PLACE = 1 << 16
 
 
 def is_paddle(value: Any, suffix: str) -> bool:
@@ -53,29 +54,40 @@ def unpacked(value: Any, where: str) -> tuple[Any, dict[str, str]]:
         if slices is not None:
             kept = _joined(kept, slices, where)
         value = kept
-    return _without_names(value, "", named, 0), named
+    return _Names(named, where).left_out(value), named
 
 
-def _without_names(value: Any, place: str, named: dict[str, str], depth: int) -> Any:
-    """Put tensors in the place of pairs of a parameter's name and its array."""
-    if depth > _MAX_DEPTH:
-        return value
-    if type(value) is tuple and list(map(type, value)) == [str, LazyArray]:
-        named[place] = value[0]
-        return value[1]
-    if type(value) in (dict, OrderedMap):
-        return type(value)(
-            {
-                key: _without_names(item, f"{place}.{key}" if place else str(key), named, depth + 1)
-                for key, item in value.items()
-            }
-        )
-    if type(value) is list:
-        return [
-            _without_names(item, f"{place}.{i}" if place else str(i), named, depth + 1)
-            for i, item in enumerate(value)
-        ]
-    return value
+class _Names:
+    """The parameters' own names by place, as tensors take the place of pairs of both.
+
+    What stands in several places is gone through once, for the first of them.
+    """
+
+    def __init__(self, named: dict[str, str], where: str) -> None:
+        self.named = named
+        self.where = where
+        self._done: dict[int, Any] = {}
+
+    def left_out(self, value: Any, path: tuple[Any, ...] = ()) -> Any:
+        """Give a value without the names in it."""
+        if type(value) is tuple and list(map(type, value)) == [str, LazyArray]:
+            self.named[self._place(path)] = value[0]
+            return value[1]
+        if type(value) not in (dict, OrderedMap, list) or len(path) > MAX_DEPTH:
+            return value
+        if id(value) not in self._done:
+            self._done[id(value)] = value  # where it holds itself
+            pairs = enumerate(value) if type(value) is list else value.items()
+            made = [(key, self.left_out(item, (*path, key))) for key, item in pairs]
+            kept = type(value)(made) if isinstance(value, dict) else [item for _, item in made]
+            self._done[id(value)] = kept
+        return self._done[id(value)]
+
+    def _place(self, path: tuple[Any, ...]) -> str:
+        parts = [part_of(part) for part in path]
+        if sum(map(len, parts)) > _MAX_PLACE:
+            raise UnsafeError("has a tensor under names without an end", where=self.where)
+        return ".".join(parts)
 
 
 def _joined(value: dict[Any, Any], slices: Any, where: str) -> dict[Any, Any]:
@@ -87,7 +99,7 @@ def _joined(value: dict[Any, Any], slices: Any, where: str) -> dict[Any, Any]:
         parts = told.get("slices") if isinstance(told, dict) else None
         shape = told.get("OriginShape") if isinstance(told, dict) else None
         if type(parts) is not list or type(shape) is not tuple:
-            raise CorruptError(f"does not say what {name!r:.60} is made of", where=where)
+            raise CorruptError(f"does not say what {shown(name)} is made of", where=where)
         whole[name] = _join(name, shape, [_part(whole, part, where) for part in parts], where)
     return whole
 
@@ -99,15 +111,17 @@ def _part(whole: dict[Any, Any], name: Any, where: str) -> Tensor:
     if type(found) is PickledArray:
         found = Tensor.of(found.numpy(), where)
     if type(found) is not Tensor or len(found.shape) != 1:
-        raise CorruptError(f"the slice {name!r:.60} of an array is not there", where=where)
+        raise CorruptError(f"the slice {shown(name)} of an array is not there", where=where)
     return found
 
 
 def _join(name: Any, shape: tuple[Any, ...], parts: list[Tensor], where: str) -> Tensor:
     kinds = {part.dtype for part in parts}
-    sound = all(type(n) is int and n >= 0 for n in shape) and len(kinds) == 1
+    sound = all(type(n) is int and 0 <= n < 2**59 for n in shape) and len(kinds) == 1
     if not sound or count_of(shape) != sum(part.size for part in parts) or kinds.pop().packed:
-        raise CorruptError(f"the slices of {name!r:.60} do not make its shape {shape}", where=where)
+        raise CorruptError(
+            f"the slices of {shown(name)} do not make its shape {shown(shape)}", where=where
+        )
     return Tensor(parts[0].dtype, shape, _Joined(parts[0].dtype, parts, where))
 
 

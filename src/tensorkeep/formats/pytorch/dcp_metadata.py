@@ -21,10 +21,11 @@ from tensorkeep.notes import MAX_AXES
 from tensorkeep.state import MAX_TENSORS
 from tensorkeep.wire.pickle.machine import read_pickle
 from tensorkeep.wire.pickle.plain import PLAIN
-from tensorkeep.wire.pickle.values import Buildable, Known, Opaque
+from tensorkeep.wire.pickle.values import Buildable, Known, Opaque, shown
 
 MAX_METADATA = 1 << 30
 MAX_CHUNKS = 4 * MAX_TENSORS
+_MAX_ALIKE = 64
 
 _PACKAGE = "torch.distributed.checkpoint"
 _OLD_PROPERTIES = "torch.distributed._shard.sharded_tensor.metadata"  # where it was until torch 2.2
@@ -98,7 +99,7 @@ def _size(axes: Any = ()) -> tuple[Any, ...]:
 
 def _told(*args: Any) -> str:
     """Stand for what is named and of no meaning here: layouts, memory formats, paths."""
-    return " ".join(map(str, args))[:1000]
+    return " ".join(arg for arg in args if type(arg) is str)[:1000]
 
 
 def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:
@@ -168,7 +169,7 @@ def _parse(root: _Record, refused: tuple[str, ...], where: str) -> Metadata:
     objects: dict[str, Place] = {}
     for name, row in rows.items():
         if not isinstance(name, str) or not isinstance(row, _Record):
-            raise TypeError(f"{name!r:.60} is no name of a tensor or an object")
+            raise TypeError(f"{shown(name)} is no name of a tensor or an object")
         if row.kind == "TensorStorageMetadata":
             tensors[name] = _whole(name, row, places, where)
         elif row.kind == "BytesStorageMetadata":
@@ -178,6 +179,7 @@ def _parse(root: _Record, refused: tuple[str, ...], where: str) -> Metadata:
         else:
             raise TypeError(f"{name!r:.60} is a {row.kind}")
     paths = _paths(root.field("planner_data"), list(rows))
+    _refuse_alike(paths, where)
     return Metadata(tensors, objects, list(rows), paths, refused)
 
 
@@ -190,10 +192,12 @@ def _places(rows: Mapping[Any, Any], where: str) -> Iterator[tuple[Index, Place]
             raise TypeError("an index is not a name and an offset")
         place = Place(*(info.field(part) for part in ("relative_path", "offset", "length")))
         if list(map(type, place)) != [str, int, int] or place.offset < 0 or place.length < 0:
-            raise TypeError(f"{name!r:.60} lies at {tuple(place)!r:.80}")
+            raise TypeError(f"{name!r:.60} lies at {', '.join(map(shown, place))}")
         if transforms := info.field("transform_descriptors"):
+            some = transforms[:3] if type(transforms) is list else [transforms]
             raise UnsupportedError(
-                f"keeps {name!r:.60} transformed by {transforms!r:.80}, which is not read here",
+                f"keeps {name!r:.60} transformed by [{', '.join(map(shown, some))}], which is not "
+                "read here",
                 where=where,
                 cure="Save it again with a writer that has no extensions.",
             )
@@ -261,6 +265,20 @@ def _paths(planned: Any, names: list[str]) -> dict[str, tuple[Any, ...]]:
     """Give the keys and indices that lead to each name; the name alone where nothing is said."""
     told = planned if isinstance(planned, dict) else {}
     return {name: _path(told.get(name)) or (name,) for name in names}
+
+
+def _refuse_alike(paths: Mapping[str, tuple[Any, ...]], where: str) -> None:
+    """Refuse keys of a nesting that were chosen to hash alike."""
+    alike: dict[int, set[int]] = {}
+    for path in paths.values():
+        for part in path:
+            if type(part) is int and not -(2**60) < part < 2**60:
+                kept = alike.setdefault(hash(part), set())
+                kept.add(part)
+                if len(kept) > _MAX_ALIKE:
+                    raise UnsafeError(
+                        f"has over {_MAX_ALIKE} keys chosen to hash alike", where=where
+                    )
 
 
 def _path(value: Any) -> tuple[Any, ...] | None:

@@ -83,7 +83,7 @@ def _decode(location: Location, files: _Files, where: str, close: Callable[[], N
         files.opened.append(archive.close)
         leaves[name] = archive.unpickled.value
     maker = Tensors(where, files.size)
-    nested = nest_pickled(_nested(leaves, told.paths), maker.look, where)
+    nested = nest_pickled(_nested(leaves, told.paths), maker.look, where, source.size)
     checks = {name: lazy.get(id(t), maker.checks.get(id(t))) for name, t in nested.tensors.items()}
     chunks = {name: parts.get(id(tensor), 1) for name, tensor in nested.tensors.items()}
     return State(

@@ -15,7 +15,7 @@ from typing import Any
 from tensorkeep.errors import CorruptError, UnsupportedError
 from tensorkeep.formats.pytorch.reading import state_of
 from tensorkeep.formats.pytorch.rebuilding import ALLOWED
-from tensorkeep.formats.pytorch.storages import UNTYPED, WIDTHS, Storage, read_identifier
+from tensorkeep.formats.pytorch.storages import Storage, read_identifier, width_of
 from tensorkeep.source import Source
 from tensorkeep.state import State
 from tensorkeep.store import Location
@@ -88,9 +88,9 @@ class _Storages:
 
     def place(self, source: Source, at: int, keys: list[Any], *, swapped: bool) -> None:
         """Find the storages one behind the other."""
-        if set(map(type, keys)) - {str} or len(set(keys)) != len(keys):
+        if set(map(type, keys)) - {str} or len(listed := set(keys)) != len(keys):
             raise CorruptError("lists the keys of its storages wrongly", where=self.where)
-        if missing := [key for key, root in self.roots.items() if key not in set(keys)]:
+        if missing := [key for key in self.roots if key not in listed]:
             raise CorruptError(f"lacks the storage {missing[0][:60]!r}", where=self.where)
         for key in keys:
             root = self.roots.get(key)
@@ -101,8 +101,7 @@ class _Storages:
             at = place_storage(root, source, at, swapped=swapped)
         for view, root, offset in self.views:
             view.source, view.swapped = root.source, root.swapped
-            width = 1 if root.kind == UNTYPED else WIDTHS[root.kind]
-            view.start = root.start + offset * width
+            view.start = root.start + offset * width_of(root.kind)
 
 
 def place_storage(storage: Storage, source: Source, at: int, *, swapped: bool) -> int:

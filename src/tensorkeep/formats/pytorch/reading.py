@@ -94,7 +94,8 @@ def _versions(attributes: Mapping[str, Any]) -> tuple[dict[str, Json], list[str]
 
 def _is_versions(row: Any) -> bool:
     return isinstance(row, dict) and all(
-        type(key) is str and type(value) in (int, bool, str, type(None))
+        type(key) is str
+        and (type(value) in (bool, str, type(None)) or (type(value) is int and abs(value) < 2**63))
         for key, value in row.items()
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from tensorkeep.dtypes import DTYPES, FLOAT4_E2M1FN, INT8, INT32, UINT8, DType
 from tensorkeep.errors import CorruptError
 from tensorkeep.source import Source
-from tensorkeep.wire.pickle.values import Known
+from tensorkeep.wire.pickle.values import Known, shown
 
 _SAME = """
 bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 bfloat16 float32 float64 complex64
@@ -72,11 +72,16 @@ class Storage:
     def __init__(self, kind: str, numel: int) -> None:
         self.kind = kind
         self.numel = numel
-        self.nbytes = numel * (1 if kind == UNTYPED else WIDTHS[kind])
+        self.nbytes = numel * width_of(kind)
         self.source: Source | None = None
         self.start = 0
         self.swapped = False
         self.check: Callable[[], None] | None = None
+
+
+def width_of(kind: str) -> int:
+    """Give the bytes of an element of a storage."""
+    return 1 if kind == UNTYPED else WIDTHS[kind]
 
 
 def storage_kind(cls: Any, where: str) -> str:
@@ -87,7 +92,7 @@ def storage_kind(cls: Any, where: str) -> str:
     """
     if isinstance(cls, Known) and cls.module in MODULES and cls.name in STORAGES:
         return STORAGES[cls.name]
-    raise CorruptError(f"keeps a storage of the unknown class {cls!r:.120}", where=where)
+    raise CorruptError(f"keeps a storage of the unknown class {shown(cls)}", where=where)
 
 
 def read_identifier(identifier: Any, where: str) -> tuple[str, str, int]:

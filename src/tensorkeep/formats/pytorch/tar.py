@@ -18,12 +18,13 @@ from tensorkeep.errors import CorruptError, UnsafeError
 from tensorkeep.formats.pytorch.legacy import place_storage
 from tensorkeep.formats.pytorch.reading import state_of
 from tensorkeep.formats.pytorch.rebuilding import ALLOWED, Rebuilt
-from tensorkeep.formats.pytorch.storages import WIDTHS, Storage, storage_kind
+from tensorkeep.formats.pytorch.storages import Storage, storage_kind, width_of
 from tensorkeep.source import Source, Window
 from tensorkeep.state import MAX_TENSORS, State
 from tensorkeep.store import Location
 from tensorkeep.wire.pickle.machine import read_pickle_in
 from tensorkeep.wire.pickle.plain import PLAIN
+from tensorkeep.wire.pickle.values import shown
 
 _BLOCK = 512
 _MEMBERS = ("sys_info", "pickle", "tensors", "storages")
@@ -58,7 +59,7 @@ def decode_tar(location: Location) -> State:
             return objects[int(identifier)]
         except (KeyError, ValueError, TypeError):
             raise CorruptError(
-                f"its pickle names the object {str(identifier)[:40]!r}, which is not there",
+                f"its pickle names the object {shown(identifier)}, which is not there",
                 where=where,
             ) from None
 
@@ -122,7 +123,7 @@ def _storages(source: Source, *, swapped: bool) -> dict[int, Storage]:
             raise CorruptError("has a view of a storage that is none", where=source.where)
         made = found[view[0]] = Storage(root.kind, view[3])
         made.source, made.swapped = root.source, root.swapped
-        made.start = root.start + view[2] * WIDTHS[root.kind]
+        made.start = root.start + view[2] * width_of(root.kind)
     return found
 
 
@@ -132,7 +133,7 @@ def _tensors(source: Source, storages: dict[int, Any]) -> dict[int, Rebuilt]:
     for _ in range(count):
         key, storage, _, at = _row(source, at)
         axes = int.from_bytes(source.read(at, at + 4), "little")
-        if axes > _MAX_AXES or storage not in storages:
+        if axes > _MAX_AXES or type(storage) is not int or storage not in storages:
             raise CorruptError("has a tensor that cannot be", where=source.where)
         end = at + 8 + 16 * axes + 8
         numbers = struct.unpack(f"<{2 * axes + 1}q", source.read(at + 8, end))

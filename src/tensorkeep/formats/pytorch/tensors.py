@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep.dtypes import BFLOAT16, FLOAT4_E2M1FN, DType
+from tensorkeep.dtypes import FLOAT4_E2M1FN, DType
 from tensorkeep.errors import CorruptError, UnsafeError
 from tensorkeep.formats.pytorch.rebuilding import (
     DTYPE_NAMES,
@@ -162,13 +162,28 @@ class Tensors:
         if source is None:
             raise CorruptError("has a tensor whose storage is not there", where=self.where)
         start = storage.start + offset * width
-        finish = _finish(kind, record)
+        finish = self._finish(kind, record)
         swapped = storage.swapped and width > 1
         if finish is None and not swapped and _is_contiguous(shape, strides):
             return Tensor(kind, seen, source, start, count * width)
         stored = kind.numpy if kind.kind == "complex" else np.dtype(f"u{width}")
         stored = stored.newbyteorder(">" if swapped else "<")
         return Tensor(kind, seen, Strided(source, start, stored, shape, strides, finish))
+
+    def _finish(self, kind: DType, record: Rebuilt) -> Finish | None:
+        """Give what makes values that are only seen as conjugated or negated so."""
+        if not (record.conj or record.neg):
+            return None
+        if kind.packed or kind.kind not in ("float", "complex")[record.conj :]:
+            raise CorruptError(f"sees {kind} as conjugated or negated", where=self.where)
+
+        def finish(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            found = values.view(kind.numpy)
+            if record.conj:
+                found = np.conj(found)
+            return np.negative(found) if record.neg else found
+
+        return finish
 
 
 def _axes(given: Any) -> tuple[int, ...] | None:
@@ -190,20 +205,6 @@ def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
             return False
         run *= size
     return True
-
-
-def _finish(kind: DType, record: Rebuilt) -> Finish | None:
-    """Give what makes values that are only seen as conjugated or negated so."""
-    if not (record.conj or record.neg):
-        return None
-
-    def finish(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        found = values.view(kind.numpy.newbyteorder("<") if kind is not BFLOAT16 else kind.numpy)
-        if record.conj:
-            found = np.conj(found)
-        return np.negative(found) if record.neg else found
-
-    return finish
 
 
 def _module(value: Opaque) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorkeep.errors import CorruptError, UnsupportedError
-from tensorkeep.wire.pickle.values import Buildable, Known, Opaque
+from tensorkeep.wire.pickle.values import Buildable, Known, Opaque, shown
 
 _WHERE = "the pickle"
 _MAX_AXES = 64
@@ -60,7 +60,7 @@ class ArrayType(Buildable):
                     pass
             if self.code in _ML_TYPES:
                 return _ML_TYPES[self.code]
-        raise UnsupportedError(f"a NumPy array of type {self.code!r:.40}")
+        raise UnsupportedError(f"a NumPy array of type {shown(self.code)}")
 
 
 class PickledArray(Buildable):

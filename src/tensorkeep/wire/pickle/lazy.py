@@ -198,3 +198,5 @@ def read_pickle_lazily(source: Source, *, allowed: Allowed) -> Unpickled:
         raise stack.broken(f"speaks at byte {at} of a value that it has not kept") from None
     except (ValueError, TypeError, OverflowError, struct.error) as error:
         raise stack.broken(f"is damaged at byte {at}: {str(error)[:200]}") from None
+    except MemoryError:
+        raise stack.hostile("takes more memory than there is") from None

@@ -121,12 +121,12 @@ def _setitems(m: Stack, at: int) -> int:
 def _set(m: Stack, target: Any, flat: list[Any]) -> None:
     if len(flat) % 2:
         raise m.broken("has a key without a value")
+    for key in flat[::2]:
+        if type(key) is not str:
+            m.check_key(key)
     pairs = zip(flat[::2], flat[1::2], strict=True)
     if isinstance(target, dict):
-        for key, value in pairs:
-            if type(key) is not str:
-                m.check_key(key)
-            target[key] = value
+        target.update(pairs)
     elif type(target) is Opaque:
         target.pairs.extend(pairs)
     else:

@@ -11,7 +11,7 @@ from tensorkeep.wire.pickle.values import Buildable, Known, Opaque
 MAX_STACK = 4_000_000  # values that wait to be put into something
 MAX_MARKS = 10_000  # values begun inside one another
 MAX_CALLS_COST = 16  # for each byte of the pickle: how much functions may be given to work on
-MAX_KEY_PARTS = 64  # of a tuple that is a key, those of tuples in it included
+MAX_KEY_PARTS = 64  # of a key: those of tuples in tuples, and an integer's for each 64 bits
 MAX_KEY_DEPTH = 8
 MAX_ALIKE = 8192  # keys with one hash, of the kinds for which such can be chosen
 MAX_REFUSED = 1000  # names that are kept to be told
@@ -101,10 +101,12 @@ class Stack:
         """Give what a function of the table makes, or note what would have been called."""
         if type(args) is not tuple:
             raise self.broken("calls a function without a tuple of arguments")
+        self.budget -= len(args) + len(kwargs or ())
         if type(function) is Opaque:
             self.opaque += 1
             if self.opaque > MAX_OPAQUE:
                 raise self.hostile(f"has over {MAX_OPAQUE:,} objects of unknown classes")
+            self.check_budget()
             return Opaque(function.module, function.name, args, kwargs)
         if type(function) is not Known:
             raise self.broken(f"calls a {type(function).__name__}, which is no function")
@@ -114,8 +116,7 @@ class Stack:
         for arg in args:
             if type(arg) in _WORKED_ON:
                 self.budget -= len(arg)
-        if self.budget < 0:
-            raise self.hostile("makes functions work on the same values again and again")
+        self.check_budget()
         try:
             return function.make(*args)
         except TensorKeepError as error:
@@ -123,6 +124,11 @@ class Stack:
         except (TypeError, ValueError, LookupError, OverflowError, AttributeError) as error:
             problem = f"calls {function.path} with what it does not take: {str(error)[:200]}"
             raise self.broken(problem) from None
+
+    def check_budget(self) -> None:
+        """Refuse to work on far more than the pickle has in bytes."""
+        if self.budget < 0:
+            raise self.hostile("makes functions work on the same values again and again")
 
     def build(self, target: Any, state: Any) -> None:
         """Give an object its state, as data."""
@@ -169,15 +175,15 @@ def can_hash_alike(key: Any, where: str) -> bool:
         CorruptError: something in it cannot be hashed.
     """
     kind = type(key)
-    if kind is int:
-        return not -_SMALL < key < _SMALL
-    if kind is not tuple:
+    if kind is int and -_SMALL < key < _SMALL:
+        return False
+    if kind is not tuple and kind is not int:
         return kind is complex or kind is frozenset
     parts = 0
-    waiting: list[tuple[Any, int]] = [(key, 1)]
+    waiting: list[tuple[Any, int]] = [((key,) if kind is int else key, 1)]
     while waiting:
         part, depth = waiting.pop()
-        parts += len(part)
+        parts += len(part) + sum(n.bit_length() >> 6 for n in part if type(n) is int)
         if parts > MAX_KEY_PARTS or depth > MAX_KEY_DEPTH:
             raise UnsafeError(
                 f"its pickle has a key of over {MAX_KEY_PARTS} parts or {MAX_KEY_DEPTH} levels",

@@ -73,6 +73,22 @@ class Opaque(Buildable):
         return f"Opaque({self.path:.100})"
 
 
+def shown(value: Any) -> str:
+    """Spell a value for a message: text cut short, and containers, but shapes, by their type.
+
+    >>> shown("weights"), shown(["weights"])
+    ("'weights'", 'a list')
+    """
+    if isinstance(value, str | bytes):
+        return repr(value[:60])
+    small = type(value) is not int or value.bit_length() <= 64
+    if small and isinstance(value, int | float | Known | Opaque | None):
+        return repr(value)
+    if type(value) is tuple and len(value) <= 8 and all(type(n) is int for n in value):
+        return f"({', '.join(map(shown, value))}{',' * (len(value) == 1)})"
+    return f"a {type(value).__name__}"
+
+
 class OrderedMap(dict[Any, Any], Buildable):
     """A collections.OrderedDict, and the attributes that it carried."""
 
