@@ -24,7 +24,7 @@ from tensorkeep.errors import (
 from tensorkeep.format import Format
 from tensorkeep.framework import Framework
 from tensorkeep.reading import read_arrays
-from tensorkeep.state import Json, State
+from tensorkeep.state import Json, State, check_globs
 from tensorkeep.store import Location, Store
 from tensorkeep.stores import Target, locate
 from tensorkeep.tensor import Tensor
@@ -48,11 +48,16 @@ def open(target: Target, *, format: str | None = None) -> State:
         CorruptError: it is damaged or cut short.
         UnsafeError: it points outside its folder, or claims more than it can hold.
     """
+    return _open(target, format, [])
+
+
+def _open(target: Target, format: str | None, names: list[str]) -> State:
+    """Open a file; one that can find tensors by `names` alone need not list the others."""
     location = locate(target)
     try:
         location = formats.find(location)
         chosen = formats.by_name(format) if format else formats.detect(location)
-        state = _decode(chosen, location)
+        state = _decode(chosen, location, names)
         return state.replace(close=location.store.close) if _is_ours(target, location) else state
     except MissingError as error:
         _close(target, location)
@@ -76,14 +81,21 @@ def _close(target: Target, location: Location) -> None:
         location.store.close()
 
 
-def _decode(chosen: Format, location: Location) -> State:
+def _decode(chosen: Format, location: Location, names: list[str]) -> State:
     try:
-        return chosen.decode(location)
+        picked = chosen.pick(location, names) if names else None
+        return chosen.decode(location) if picked is None else picked
     except TensorKeepError:
         raise
     except chosen.corruption as error:
         problem = f"cannot be read as {chosen.name}: {error}"
         raise CorruptError(problem, where=location.where) from error
+
+
+def _exact(names: str | Iterable[str] | None) -> list[str]:
+    """Give names that are no globs; none where one is, or nothing is asked for by name."""
+    listed = [] if names is None else check_globs(names)
+    return [] if any(letter in name for name in listed for letter in "*?[") else listed
 
 
 def load(
@@ -130,7 +142,9 @@ def load(
     """
     forced = frameworks.by_name(framework) if framework else None
     to = None if dtype is None else check_castable(dtypes.dtype(dtype))
-    with open(target, format=format) as state:
+    if names is not None:
+        names = check_globs(names)
+    with _open(target, format, [] if verify else _exact(names)) as state:
         if names is None and state.refused:
             raise _not_data(state)
         chosen = None if names is None else {name: state[name] for name in state.match(names)}

@@ -128,15 +128,16 @@ def conversion(
         *mapping.renaming(rename or ()),
         *(rule for name in _listed(maps, "maps") for rule in mapping.read_map(name)),
     ]
-    chosen, left_out = _listed(names, "names"), _listed(exclude, "exclude")
+    chosen = None if names is None else _listed(names, "names")
+    left_out = _listed(exclude, "exclude")
     with _opened(source) as (states, prefixes):
         lost: list[str] = []
         state = states[0]
         if len(states) > 1 or any(prefixes):
             state, lost = mapping.merge(states, prefixes)
-        if chosen or left_out or rules or split:
-            if chosen:
-                lost = []  # what was not chosen is not lost
+        if chosen is not None or left_out or rules or split:
+            if chosen is not None:  # what was not chosen is not lost
+                lost = [sentence for sentence in lost if sentence.startswith(mapping.METADATA)]
                 state = state.replace(refused=())
             made = mapping.apply(
                 state, rules, include=chosen, exclude=left_out, dtype=to, cast=cast

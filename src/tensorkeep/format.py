@@ -23,6 +23,10 @@ def _nowhere(location: Location) -> Location | None:
     return None
 
 
+def _all(location: Location, names: list[str]) -> State | None:
+    return None
+
+
 def _nothing(state: State) -> list[str]:
     return []
 
@@ -41,6 +45,8 @@ class Format:
             where `save` and `convert` do not write it.
         instead: gives where a state is kept when nothing has its very name (an index of shards), or
             None.
+        pick: gives a state of some tensors alone, without digests, where it can find them by their
+            names without listing all; None where it cannot.
         losses: says what of a state the format cannot hold, a sentence each.
         holds: the element types that it keeps.
         compares_digests: whether `encode` itself compares the tensors with the digests that a state
@@ -63,6 +69,7 @@ class Format:
     decode: Callable[[Location], State]
     encode: Callable[..., Iterator[Stream]] | None
     instead: Callable[[Location], Location | None] = _nowhere
+    pick: Callable[[Location, list[str]], State | None] = _all
     losses: Callable[[State], list[str]] = _nothing
     holds: frozenset[DType] = field(default_factory=frozenset)
     corruption: tuple[type[Exception], ...] = (RecursionError,)

@@ -19,11 +19,19 @@ from hypothesis import strategies as st
 import tensorkeep as tk
 from tensorkeep import formats
 from tensorkeep.dtypes import DTYPES
-from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError, UnsupportedError
+from tensorkeep.errors import (
+    ArgumentError,
+    CorruptError,
+    MissingError,
+    TensorKeepError,
+    UnsafeError,
+    UnsupportedError,
+)
 from tensorkeep.formats.hdf5 import plain
 from tensorkeep.formats.hdf5.decoded import boxes
 from tensorkeep.formats.hdf5.naming import names_of, paths_of, renamed
 from tensorkeep.store import Location, join
+from tensorkeep.stores import locate
 from tensorkeep.stores.memory import MemoryStore
 from tensorkeep.testing import (
     assert_equal_states,
@@ -306,3 +314,38 @@ def test_threads_read_a_compressed_file(tmp_path: Path) -> None:
         found = list(pool.map(lambda name: state[name].numpy(), list(arrays) * 3))
     for array, name in zip(found, list(arrays) * 3, strict=True):
         assert np.array_equal(array, arrays[name])
+
+
+def test_tensors_are_found_by_their_names_without_listing_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for at in range(40):
+            file[f"layers/{at}/attn.q/weight"] = np.full((2, 3), at, np.float32)
+        file["a.b/w"] = np.zeros(1)
+        file["a/b.w"] = np.ones(1)
+        file["alias"] = h5py.SoftLink("/layers/7/attn.q/weight")
+        file["out"] = h5py.ExternalLink("other.h5", "/w")
+    found = plain.FORMAT.pick(locate(path), ["layers.7.attn.q.weight", "alias"])
+    assert found is not None
+    assert list(found) == ["layers.7.attn.q.weight", "alias"]
+    assert found["alias"].numpy().tolist() == [[7.0] * 3] * 2
+    for name in (
+        "a.b.w",
+        "layers.7",
+        "layers.7.attn",
+        "nothing",
+        "a/b.w",
+        "layers.7.attn.q.weight.x",
+    ):
+        assert plain.FORMAT.pick(locate(path), [name]) is None  # the whole list has to tell
+    with pytest.raises(UnsafeError, match="external link"):
+        plain.FORMAT.pick(locate(path), ["out"])
+
+
+def test_the_framework_of_what_was_saved_is_known_to_tensors_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    tk.save({"m": {"w": np.arange(3)}, "a.b": np.ones(2)}, path)
+    assert tk.load(path, names="m.w")["m.w"].tolist() == [0, 1, 2]
+    assert tk.load(path, names=["a.b"], verify=True)["a.b"].tolist() == [1, 1]
+    with pytest.raises(MissingError, match=r"m\.w"):
+        tk.load(path, names="m.v")

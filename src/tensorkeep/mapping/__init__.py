@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from tensorkeep.mapping.apply import LEFT_OUT, Mapped, apply
 from tensorkeep.mapping.flat import changed, flat, place_of
-from tensorkeep.mapping.merging import merge, parts
+from tensorkeep.mapping.merging import METADATA, merge, parts
 from tensorkeep.mapping.rules import Rule, known_maps, read_map, renaming
 
 __all__ = [
     "LEFT_OUT",
+    "METADATA",
     "Mapped",
     "Rule",
     "apply",

@@ -32,7 +32,7 @@ def apply(
     state: State,
     rules: Iterable[Rule] = (),
     *,
-    include: Iterable[str] = (),
+    include: Iterable[str] | None = None,
     exclude: Iterable[str] = (),
     dtype: DType | None = None,
     cast: Cast,
@@ -53,15 +53,15 @@ def apply(
     """
     found = flat(state)
     places = found.places
-    chosen = list(include)
-    if chosen:
+    chosen = None if include is None else list(include)
+    if chosen is not None:
         taken = {path for pattern in chosen for path in _matching(pattern, places, state)}
         places = {path: place for path, place in places.items() if path in taken}
     for pattern in exclude:
         for path in _matching(pattern, places, state):
             del places[path]
     lost = []
-    if found.others and not chosen:
+    if found.others and chosen is None:
         lost.append(f"its values that are no tensors: {_some(found.others)}")
     listed = list(rules)
     matched = 0

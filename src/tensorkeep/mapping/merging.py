@@ -9,6 +9,8 @@ from tensorkeep.mapping.apply import Mapped
 from tensorkeep.mapping.flat import Place, flat, from_places
 from tensorkeep.state import Json, State
 
+METADATA = "the metadata"  # begins the sentences of what differs there
+
 
 def merge(states: Sequence[State], prefixes: Sequence[str] = ()) -> Mapped:
     """Put several states into one of flat names.
@@ -51,7 +53,7 @@ def merge(states: Sequence[State], prefixes: Sequence[str] = ()) -> Mapped:
         lost += [f"{sentence}, in {state.where}" for sentence in state.refused]
         for key, value in state.metadata.items():
             if metadata.setdefault(key, value) != value:
-                lost.append(f"the metadata {key!r} of {state.where}, which differs")
+                lost.append(f"{METADATA} {key!r} of {state.where}, which differs")
     usual = states[0].replace(
         metadata=metadata,
         refused=(),

@@ -18,7 +18,7 @@ from tensorkeep.tensor import Tensor
 from tensorkeep.tree import torch_values
 from tensorkeep.tree.vocabulary import EXACT_INT, FACTORIES, MAX_DEPTH, ROOT, is_plain, part_of
 
-_INLINE_BYTES = 1024
+INLINE_BYTES = 1024
 _RESERVED = "__metadata__"
 _PLAIN = "str, int, float, bool, None or tuples of them."
 
@@ -74,7 +74,7 @@ class _Flatten:
                     path, "is NumPy text that ends with NUL, which NumPy drops", "Use str or bytes."
                 )
             scalar = np.asarray(value)
-            special = {"numpy": _text_dtype(scalar)} if scalar.dtype.kind in "US" else {}
+            special = {"numpy": text_dtype(scalar)} if scalar.dtype.kind in "US" else {}
             return {"$scalar": self._keep(scalar, path), **special}
         if isinstance(value, tuple) and _is_named(value):
             return self._namedtuple(value, path, depth)
@@ -97,7 +97,7 @@ class _Flatten:
         if framework != self.usual:
             special["framework"] = framework
         if array.dtype.kind in "UST":
-            special["numpy"] = _text_dtype(array)
+            special["numpy"] = text_dtype(array)
         return {"$array": leaf, **special} if special else leaf
 
     def _scalar(self, value: Any, path: tuple[str, ...], depth: int) -> Any:
@@ -123,7 +123,7 @@ class _Flatten:
         return {"$bytearray": self._raw(value, path)}
 
     def _raw(self, value: bytes | bytearray, path: tuple[str, ...]) -> str:
-        if len(value) <= _INLINE_BYTES:
+        if len(value) <= INLINE_BYTES:
             return base64.b64encode(value).decode()
         return self._keep(np.frombuffer(value, np.uint8), path)
 
@@ -153,7 +153,7 @@ class _Flatten:
                 problem = f"is a set with an item of type {type(item).__name__}"
                 raise self._refuse(path, problem, f"Use a list, or {_PLAIN}")
             kept.append((item, self.node(item, path, depth + 1)))
-        return [node for _, node in sorted(kept, key=lambda pair: _order(pair[0]))]
+        return [node for _, node in sorted(kept, key=lambda pair: order(pair[0]))]
 
     def _namedtuple(self, value: Any, path: tuple[str, ...], depth: int) -> Any:
         kind = type(value)
@@ -168,7 +168,7 @@ class _Flatten:
         return {"$namedtuple": [kind.__module__, kind.__qualname__, fields]}
 
     def _text(self, text: str, path: tuple[str, ...], depth: int) -> str:
-        if not text.isascii() and not _is_utf8(text):
+        if not text.isascii() and not is_utf8(text):
             raise self._refuse(
                 path,
                 "is a str with a lone surrogate, which is not text",
@@ -231,7 +231,7 @@ class _Flatten:
             name, dtype = self._kept.get(memory, ("", None))
             if dtype is not None and dtype == array.dtype:
                 return f"$:{name}"
-        name = wanted if _is_good_name(wanted) else f"tensor-{len(self.tensors)}"
+        name = wanted if is_good_name(wanted) else f"tensor-{len(self.tensors)}"
         if name in self.tensors:
             numbered = (f"{name}~{i}" for i in itertools.count(2))
             name = next(n for n in numbered if n not in self.tensors)
@@ -292,7 +292,8 @@ _CURES = {
 }
 
 
-def _text_dtype(array: npt.NDArray[Any]) -> str:
+def text_dtype(array: npt.NDArray[Any]) -> str:
+    """Spell the NumPy type of an array of text, its byte order left out."""
     return "T" if array.dtype.kind == "T" else array.dtype.newbyteorder("<").str
 
 
@@ -306,11 +307,11 @@ def _is_named(value: tuple[Any, ...]) -> bool:
     )
 
 
-def _order(key: Any) -> tuple[Any, ...]:
+def order(key: Any) -> tuple[Any, ...]:
     """Give what sorts plain keys of any types: the name of the type, then the value."""
     kind = type(key).__name__
     if type(key) is tuple:
-        return kind, *map(_order, key)
+        return kind, *map(order, key)
     return (kind,) if key is None or key != key else (kind, key)
 
 
@@ -318,7 +319,8 @@ def _place(path: tuple[str, ...]) -> str:
     return ".".join(path) or "the state"
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Say whether a text has no lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -326,6 +328,6 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _is_good_name(name: str) -> bool:
+def is_good_name(name: str) -> bool:
     """Say whether a tensor can be called so in every format."""
-    return (name.isascii() or _is_utf8(name)) and name != _RESERVED and not name_problem(name)
+    return (name.isascii() or is_utf8(name)) and name != _RESERVED and not name_problem(name)

@@ -10,7 +10,7 @@ from typing import Any
 from tensorkeep.errors import UnsafeError
 from tensorkeep.state import MAX_TENSORS, Json
 from tensorkeep.tensor import Tensor
-from tensorkeep.tree.flatten import _is_good_name
+from tensorkeep.tree.flatten import is_good_name
 from tensorkeep.tree.vocabulary import EXACT_INT, ROOT, part_of
 
 Path = tuple[str, ...]
@@ -37,7 +37,7 @@ class Leaves:
         if len(self.tensors) >= MAX_TENSORS:
             raise UnsafeError(f"holds more than {MAX_TENSORS:,} tensors", where=tensor.source.where)
         wanted = ".".join(path) if path else ROOT
-        name = wanted if _is_good_name(wanted) else f"tensor-{len(self.tensors)}"
+        name = wanted if is_good_name(wanted) else f"tensor-{len(self.tensors)}"
         if name in self.tensors:
             numbered = (f"{name}~{i}" for i in itertools.count(2))
             name = next(n for n in numbered if n not in self.tensors)

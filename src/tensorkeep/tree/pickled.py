@@ -19,7 +19,7 @@ from tensorkeep.errors import CorruptError, UnsafeError, UnsupportedError
 from tensorkeep.source import MemorySource
 from tensorkeep.state import Json
 from tensorkeep.tensor import Tensor
-from tensorkeep.tree.flatten import _INLINE_BYTES, _is_utf8, _order, _text_dtype
+from tensorkeep.tree.flatten import INLINE_BYTES, is_utf8, order, text_dtype
 from tensorkeep.tree.leaves import Leaves, Path, scalar
 from tensorkeep.tree.vocabulary import FACTORIES, MAX_DEPTH, ROOT, is_plain, part_of
 from tensorkeep.wire.pickle.arrays import PickledArray, PickledScalar
@@ -192,7 +192,7 @@ class _Walk:
 
     def _text(self, value: str, path: Path) -> Any:
         self._count(len(value))
-        if not value.isascii() and not _is_utf8(value):
+        if not value.isascii() and not is_utf8(value):
             return self._unkept(path, "is text with a lone surrogate")
         return scalar(value)
 
@@ -203,7 +203,7 @@ class _Walk:
         return {"$bytearray": self._raw(value, path)}
 
     def _raw(self, value: bytes | bytearray, path: Path) -> str:
-        if len(value) <= _INLINE_BYTES:
+        if len(value) <= INLINE_BYTES:
             self._count(2 * len(value))
             return base64.b64encode(value).decode()
         found = self._longs.get(id(value))  # the same one wherever it stands, as arrays are
@@ -217,7 +217,7 @@ class _Walk:
             array, tensor = self._tensor_of(value)
         except UnsupportedError as error:
             return self._unkept(path, f"is {error.problem}")
-        text = {"numpy": _text_dtype(array)} if array.dtype.kind in "US" else {}
+        text = {"numpy": text_dtype(array)} if array.dtype.kind in "US" else {}
         leaf = self._keep(tensor, path)
         return {"$array": leaf, **text} if text else leaf
 
@@ -226,7 +226,7 @@ class _Walk:
             array, tensor = self._tensor_of(value)
         except UnsupportedError as error:
             return self._unkept(path, f"is {error.problem}")
-        text = {"numpy": _text_dtype(array)} if array.dtype.kind in "US" else {}
+        text = {"numpy": text_dtype(array)} if array.dtype.kind in "US" else {}
         return {"$scalar": self._keep(tensor, path), **text}
 
     def _tensor_of(self, value: PickledArray | PickledScalar) -> tuple[npt.NDArray[Any], Tensor]:
@@ -260,7 +260,7 @@ class _Walk:
 
     def _members(self, items: Iterable[Any], path: Path) -> list[Any]:
         kept = [item for item in items if self._is_key(item, path)]
-        return [self.node(item, path) for item in sorted(kept, key=_order)]
+        return [self.node(item, path) for item in sorted(kept, key=order)]
 
     def _dict(self, value: dict[Any, Any], path: Path) -> Any:
         if all(type(key) is str and key[:1] != "$" for key in value):
@@ -304,7 +304,7 @@ class _Walk:
     def _is_key(self, key: Any, path: Path) -> bool:
         if type(key) is str:
             self._count(len(key))
-            if key.isascii() or _is_utf8(key):
+            if key.isascii() or is_utf8(key):
                 return True
         elif is_plain(key):
             return True

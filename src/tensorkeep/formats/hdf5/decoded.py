@@ -123,27 +123,6 @@ def swap(data: npt.NDArray[np.uint8], width: int) -> None:
     data.view(f"u{width}").byteswap(inplace=True)
 
 
-class Swapped(Source):
-    """Big-endian numbers that lie in the file in one piece."""
-
-    __slots__ = ("_inner", "_start", "_width")
-
-    def __init__(self, inner: Source, start: int, size: int, width: int, where: str) -> None:
-        super().__init__(size, where)
-        inner.reach(start, start + size)
-        self._inner, self._start, self._width = inner, start, width
-
-    def _read(self, start: int, stop: int) -> memoryview:
-        return self._private(start, stop).toreadonly()
-
-    def _readinto(self, start: int, buffer: memoryview) -> None:
-        stop, width = start + buffer.nbytes, self._width
-        first, last = start // width * width, -(-stop // width) * width
-        whole = np.frombuffer(self._inner.read(self._start + first, self._start + last), np.uint8)
-        swapped = whole.view(f"u{width}").byteswap().view(np.uint8)
-        buffer[:] = swapped[start - first :][: buffer.nbytes].data
-
-
 class Unreadable(Source):
     """Elements that no element type here holds: told in a list, refused when they are read."""
 

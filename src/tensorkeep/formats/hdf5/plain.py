@@ -23,6 +23,7 @@ from tensorkeep.formats.hdf5.file import LIBRARY_ERRORS, MARK, h5py, is_hdf5
 from tensorkeep.formats.hdf5.jsonable import attributes
 from tensorkeep.formats.hdf5.keras_detect import kind
 from tensorkeep.formats.hdf5.naming import names_of, paths_of, renamed
+from tensorkeep.formats.hdf5.picking import dataset_called
 from tensorkeep.formats.hdf5.reading import (
     check_total,
     damage,
@@ -37,6 +38,7 @@ from tensorkeep.notes import Notes, parse_notes
 from tensorkeep.source import Source
 from tensorkeep.state import Json, State
 from tensorkeep.store import Location
+from tensorkeep.tensor import Tensor
 from tensorkeep.wire.text import dump_json, parse_json
 
 NAMES = f"{MARK}-names"
@@ -62,6 +64,44 @@ def decode(location: Location) -> State:
     except BaseException:
         file.close()
         raise
+
+
+def pick(location: Location, names: list[str]) -> State | None:
+    """Find some tensors by their paths, in a file whose tensors have no other names."""
+    source, where = location.source, location.where
+    check_seal(source, where)
+    file = open_file(source, where)
+    try:
+        with damage(where):
+            tensors = _picked(file, names, source, where)
+            notes = _notes(attributes(file, where).get(MARK), where)
+    except BaseException:
+        file.close()
+        raise
+    if tensors is None:
+        file.close()
+        return None
+
+    def close() -> None:
+        file.close()
+        location.close()
+
+    usual = {key: value for key, value in (notes.skeleton or {}).items() if key == "framework"}
+    return State(tensors, skeleton=usual or None, format="hdf5", where=where, close=close)
+
+
+def _picked(file: Any, names: list[str], source: Source, where: str) -> dict[str, Tensor] | None:
+    if NAMES in file.attrs:
+        return None
+    tensors = {}
+    for name in names:
+        found = dataset_called(file, name, where)
+        if found is None:
+            return None
+        path, dataset = found
+        tensors[name] = read_tensor(dataset, source, f"{where}: {path}")
+    check_total(tensors.values(), source, where)
+    return tensors
 
 
 def _decoded(file: Any, location: Location, source: Source, seal: Seal | None) -> State:
@@ -221,6 +261,7 @@ FORMAT = Format(
     accepts=accepts,
     decode=decode,
     encode=encode,
+    pick=pick,
     holds=frozenset(DTYPES.values()),
     corruption=(RecursionError, *LIBRARY_ERRORS),
     extra="hdf5",

@@ -13,7 +13,7 @@ from typing import Any
 from tensorkeep import dtypes
 from tensorkeep.dtypes import DTYPES, DType
 from tensorkeep.errors import CorruptError
-from tensorkeep.formats.hdf5.decoded import Decoded, Swapped, Unreadable, filters, missing_filter
+from tensorkeep.formats.hdf5.decoded import Decoded, Unreadable, filters, missing_filter
 from tensorkeep.formats.hdf5.elements import SHAPE, TAG, Elements, elements_of
 from tensorkeep.formats.hdf5.file import check_open, damage, h5py, open_file
 from tensorkeep.formats.hdf5.jsonable import attribute, attributes
@@ -21,6 +21,7 @@ from tensorkeep.formats.hdf5.safety import check_expansion, check_total, walk
 from tensorkeep.formats.hdf5.texts import read_texts
 from tensorkeep.source import MemorySource, Source
 from tensorkeep.tensor import Tensor
+from tensorkeep.wire.elements import Swapped
 
 __all__ = [
     "attributes",
@@ -76,9 +77,7 @@ def _read(dataset: Any, source: Source, where: str) -> Tensor:
     if stored < declared:
         raise CorruptError(f"takes {declared:,} bytes, but has {stored:,}", where=where)
     if elements.swapped:
-        return Tensor(
-            found, shape, Swapped(source, offset, declared, elements.width, where), 0, declared
-        )
+        return Tensor(found, shape, Swapped(source, offset, declared, elements.width), 0, declared)
     return Tensor(found, shape, source, offset, declared)
 
 

@@ -87,16 +87,27 @@ def walk(group: Any, where: str, groups: dict[str, Any] | None = None) -> Iterat
 
 def _links(group: Any, above: str, where: str) -> Iterator[tuple[str, Any, int]]:
     """Give the path, the opened object and the address of each thing in a group."""
-    opened = h5py(where).h5o.open
+    library = h5py(where)
+    opened, hard = library.h5o.open, library.h5l.TYPE_HARD
+    holder = group.id if above else library.h5g.open(group.id, b"/")  # of a file, its root
+    found: list[tuple[bytes, int, int]] = []
     with damage(f"{where}: {above}" if above else where):
-        names = list(group)
-    for name in names:
-        path = f"{above}{name}"
+        tracked = (
+            holder.get_create_plist().get_link_creation_order() & library.h5p.CRT_ORDER_TRACKED
+        )
+        holder.links.iterate(
+            lambda link, info: found.append((link, info.type, info.u)),
+            info=True,
+            idx_type=library.h5.INDEX_CRT_ORDER if tracked else library.h5.INDEX_NAME,
+        )
+    for link, kind, address in found:
+        path = above + link.decode("utf-8", "surrogateescape")
         with damage(f"{where}: {path}"):
-            holder, link, address = resolve(
-                group.id, name.encode("utf-8", "surrogateescape"), f"{where}: {path}"
-            )
-            thing = opened(holder, link)
+            if kind == hard:
+                thing = opened(holder, link)
+            else:
+                at, last, address = resolve(holder, link, f"{where}: {path}")
+                thing = opened(at, last)
         yield path, thing, address
 
 

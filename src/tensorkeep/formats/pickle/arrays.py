@@ -16,7 +16,7 @@ from tensorkeep.errors import CorruptError, UnsupportedError
 from tensorkeep.source import Source
 from tensorkeep.tree.pickled import Unkept
 from tensorkeep.wire.npy import Header
-from tensorkeep.wire.pickle.arrays import ARRAYS, PickledArray, PickledScalar, _type_of
+from tensorkeep.wire.pickle.arrays import ARRAYS, PickledArray, PickledScalar, type_of
 from tensorkeep.wire.pickle.lazy import Followed, Span
 from tensorkeep.wire.pickle.plain import PLAIN
 from tensorkeep.wire.pickle.values import Known, shown
@@ -51,7 +51,7 @@ class JoblibArray(Followed):
     def follow(self, source: Source, at: int) -> int:
         """Find the elements; give where the pickle goes on."""
         fields, array = self.fields, self.array
-        kind, shape = _type_of(fields.get("dtype")), fields.get("shape")
+        kind, shape = type_of(fields.get("dtype")), fields.get("shape")
         if type(shape) is not tuple or not all(type(n) is int and 0 <= n < 2**59 for n in shape):
             raise CorruptError("has an array of joblib's without a shape", where=source.where)
         align = fields.get("numpy_array_alignment_bytes")
@@ -90,7 +90,7 @@ def look(value: Any, place: str) -> Any:
 
 def _seen(value: LazyArray) -> Any:
     try:
-        kind = _type_of(value.kind)
+        kind = type_of(value.kind)
         dtype = dtypes.of_numpy(kind)
     except UnsupportedError as error:
         return Unkept(f"is {error.problem}")

@@ -12,15 +12,14 @@ Facts from paddle 2.6's python/paddle/framework/io.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from tensorkeep.dtypes import DType, count_of
+from tensorkeep.dtypes import count_of
 from tensorkeep.errors import CorruptError, UnsafeError
 from tensorkeep.formats.pickle.arrays import LazyArray, look
-from tensorkeep.source import Source
 from tensorkeep.tensor import Tensor
 from tensorkeep.tree.vocabulary import MAX_DEPTH, part_of
+from tensorkeep.wire.elements import Joined
 from tensorkeep.wire.pickle.arrays import PickledArray
 from tensorkeep.wire.pickle.values import OrderedMap, shown
 
@@ -122,26 +121,5 @@ def _join(name: Any, shape: tuple[Any, ...], parts: list[Tensor], where: str) ->
         raise CorruptError(
             f"the slices of {shown(name)} do not make its shape {shown(shape)}", where=where
         )
-    return Tensor(parts[0].dtype, shape, _Joined(parts[0].dtype, parts, where))
-
-
-class _Joined(Source):
-    """The bytes of tensors, one after the other."""
-
-    __slots__ = ("_parts",)
-
-    def __init__(self, kind: DType, parts: list[Tensor], where: str) -> None:
-        super().__init__(sum(part.nbytes for part in parts), where)
-        self._parts = parts
-
-    def _read(self, start: int, stop: int) -> memoryview:
-        found = [bytes(piece) for piece in self._pieces(start, stop)]
-        return memoryview(found[0] if len(found) == 1 else b"".join(found))
-
-    def _pieces(self, start: int, stop: int) -> Iterator[memoryview]:
-        at = 0
-        for part in self._parts:
-            first, last = max(start - at, 0), min(stop - at, part.nbytes)
-            if first < last:
-                yield part.source.read(part.offset + first, part.offset + last)
-            at += part.nbytes
+    spans = [(part.source, part.offset, part.offset + part.nbytes) for part in parts]
+    return Tensor(parts[0].dtype, shape, Joined(spans, where))

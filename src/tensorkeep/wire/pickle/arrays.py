@@ -87,7 +87,7 @@ class PickledArray(Buildable):
             CorruptError: the parts contradict one another.
             UnsupportedError: it holds objects, or is of another type without an equal here.
         """
-        kind = _type_of(self.kind)
+        kind = type_of(self.kind)
         shape = self.shape
         if type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
             raise CorruptError("its pickle has a NumPy array of no shape", where=_WHERE)
@@ -131,7 +131,8 @@ class PickledScalar:
         return array.numpy()
 
 
-def _type_of(kind: Any) -> np.dtype[Any]:
+def type_of(kind: Any) -> np.dtype[Any]:
+    """Give the NumPy type that a pickled one means."""
     if isinstance(kind, ArrayType):
         return kind.numpy()
     if isinstance(kind, str):
