@@ -55,10 +55,12 @@ def tq1_0(blocks: Bytes, out: Floats, scratch: Scratch) -> None:
     at = start = 0
     for run, digits in ((32, 5), (16, 5), (4, 4)):
         packed = scratch.copy(blocks[:, start : start + run])
-        each = scratch.empty(*packed.shape)
+        each, other = scratch.empty(*packed.shape), scratch.empty(*packed.shape)
         for _ in range(digits):
             # A byte is a fraction of 256 in base 3: its first digit is 0, 1 from 86, 2 from 171.
-            np.add(packed >= 86, packed >= 171, out=each, dtype=np.uint8)
+            np.greater_equal(packed, 86, out=each.view(np.bool_))
+            np.greater_equal(packed, 171, out=other.view(np.bool_))
+            each += other
             codes[:, at : at + run] = each.view(np.int8)
             packed *= 3
             at += run
