@@ -244,7 +244,7 @@ def _compare(source: Path, target: Path, format: str, held_out: Digits) -> Conve
     return Conversion(
         format=format,
         file=target.name,
-        bytes=target.stat().st_size,
+        bytes=_size(target),
         verified=verified.checked - len(verified.damaged),
         identical=not missing and all(tensor.identical for tensor in found.tensors),
         difference=float(max((tensor.max_absolute for tensor in found.tensors), default=0)),
