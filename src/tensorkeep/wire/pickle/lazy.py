@@ -7,19 +7,17 @@ between them.
 
 from __future__ import annotations
 
-import struct
 from typing import Any, cast
 
 from tensorkeep.errors import TensorKeepError
 from tensorkeep.source import Source
-from tensorkeep.wire.pickle.machine import MAX_STEPS, Unpickled
+from tensorkeep.wire.pickle.machine import ENDINGS, MAX_STEPS, Unpickled, ended
 from tensorkeep.wire.pickle.opcodes import TABLE
 from tensorkeep.wire.pickle.stack import (
     MAX_CALLS_COST,
     Allowed,
     CutShortError,
     Stack,
-    Stop,
 )
 from tensorkeep.wire.pickle.values import Buildable
 
@@ -182,21 +180,7 @@ def read_pickle_lazily(source: Source, *, allowed: Allowed) -> Unpickled:
                 at = TABLE[code](stack, at + 1)
                 if code == _BUILD and isinstance(stack.items[-1], Followed):
                     at = stack.items[-1].follow(source, at)
-    except Stop:
-        if stack.marks or len(stack.items) != 1:
-            raise stack.broken("ends with something left on its stack, or nothing") from None
-        return Unpickled(stack.items[0], at + 1, tuple(stack.refused))
     except TensorKeepError:
         raise
-    except IndexError:
-        if at + 1 >= source.size:
-            raise CutShortError(
-                "its pickle ends early", where=source.where, cure="It is cut short."
-            ) from None
-        raise stack.broken(f"takes more from its stack at byte {at} than there is") from None
-    except KeyError:
-        raise stack.broken(f"speaks at byte {at} of a value that it has not kept") from None
-    except (ValueError, TypeError, OverflowError, struct.error) as error:
-        raise stack.broken(f"is damaged at byte {at}: {str(error)[:200]}") from None
-    except MemoryError:
-        raise stack.hostile("takes more memory than there is") from None
+    except ENDINGS as error:
+        return ended(stack, at, error)

@@ -73,24 +73,41 @@ def read_pickle(
                 raise stack.hostile(f"has over {MAX_STEPS:,} instructions")
             for _ in range(_STRIDE):
                 at = table[code[at]](stack, at + 1)
-    except Stop:
+    except TensorKeepError:
+        raise
+    except ENDINGS as error:
+        return ended(stack, at, error)
+
+
+# What stops the machine: the end of a pickle, or what its instructions ask of values that cannot.
+ENDINGS = (
+    *(Stop, IndexError, KeyError, ValueError, TypeError),
+    *(OverflowError, struct.error, MemoryError),
+)
+
+
+def ended(stack: Stack, at: int, error: BaseException) -> Unpickled:
+    """Give what a pickle came to, where its end was met at a byte.
+
+    Raises:
+        CorruptError: it contradicts itself, or is cut short.
+        UnsafeError: it takes more memory than there is.
+    """
+    if isinstance(error, Stop):
         if stack.marks or len(stack.items) != 1:
             raise stack.broken("ends with something left on its stack, or nothing") from None
         return Unpickled(stack.items[0], at + 1, tuple(stack.refused))
-    except TensorKeepError:
-        raise
-    except IndexError:
-        if at + 1 >= stack.size:
-            raise CutShortError(
-                "its pickle ends early", where=where, cure="It is cut short."
-            ) from None
-        raise stack.broken(f"takes more from its stack at byte {at} than there is") from None
-    except KeyError:
-        raise stack.broken(f"speaks at byte {at} of a value that it has not kept") from None
-    except (ValueError, TypeError, OverflowError, struct.error) as error:
-        raise stack.broken(f"is damaged at byte {at}: {str(error)[:200]}") from None
-    except MemoryError:
+    if isinstance(error, MemoryError):
         raise stack.hostile("takes more memory than there is") from None
+    if isinstance(error, KeyError):
+        raise stack.broken(f"speaks at byte {at} of a value that it has not kept") from None
+    if not isinstance(error, IndexError):
+        raise stack.broken(f"is damaged at byte {at}: {str(error)[:200]}") from None
+    if at + 1 >= stack.size:
+        raise CutShortError(
+            "its pickle ends early", where=stack.where, cure="It is cut short."
+        ) from None
+    raise stack.broken(f"takes more from its stack at byte {at} than there is") from None
 
 
 def read_pickle_in(
