@@ -1,7 +1,7 @@
 """The grids of the IQ types: which rows of 4 or 8 values a code can stand for.
 
 They were found by search and follow no rule, so they are data: ggml's tables, packed to 2 or 3 bits
-a value (low bits first) and spelt in base 85.
+a value (low bits first) and spelt in base 85. LICENSE-ggml.txt is theirs.
 """
 
 from __future__ import annotations
