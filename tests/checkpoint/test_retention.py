@@ -183,6 +183,36 @@ def test_steps_after_a_return_to_an_older_one_stay(tmp_path: Path) -> None:
     assert steps(tmp_path) == [6, 10]
 
 
+def test_a_thread_that_lags_removes_nothing_that_was_saved_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, real = threading.Event(), retention.doomed
+
+    def lagging(*arguments: Any) -> Any:
+        assert saved.wait(60)
+        return real(*arguments)
+
+    monkeypatch.setattr(retention, "doomed", lagging)
+    with saver(tmp_path, keep="last=1") as ck:
+        ck.save(10, {"w": np.full(9, 10)})
+        ck.save(6, {"w": np.full(9, 6)})
+        saved.set()
+    assert steps(tmp_path) == [6, 10]
+
+
+def test_a_commit_that_fails_spares_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with saver(tmp_path, keep="last=1") as ck:
+        ck.save(1, {"w": np.zeros(1)})
+        with monkeypatch.context() as patch:
+            patch.setattr(Folder, "commit", lambda *a, **k: (_ for _ in ()).throw(OSError(5, "x")))
+            with pytest.raises(OSError, match="x"):
+                ck.save(1, {"w": np.ones(1)}, overwrite=True)
+        ck.save(2, {"w": np.ones(1)})
+    assert steps(tmp_path) == [2]
+
+
 def test_its_thread_ends_with_the_checkpointer(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     for step in range(3):

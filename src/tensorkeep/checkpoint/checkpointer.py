@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -125,6 +126,7 @@ class Checkpointer:
             fenced=fenced,
             durable=durable,
             limit=limit,
+            committing=self._committing,
             committed=self._committed,
         )
         if not read_only:
@@ -240,6 +242,9 @@ class Checkpointer:
             self._unseen.append(saving)
         self._tell_note()
         return saving
+
+    def _committing(self, step: int) -> AbstractContextManager[None]:
+        return nullcontext() if self._janitor is None else self._janitor.sparing(step)
 
     def _committed(self, step: int) -> None:
         if self._janitor is not None:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 
 from tensorkeep.api import ProgressReport
@@ -79,9 +79,18 @@ def freed(folder: Folder, steps: Iterable[int]) -> int:
 
 
 def remove_doomed(
-    folder: Folder, rows: list[Checkpoint], is_sound: Callable[[int], bool]
+    folder: Folder,
+    rows: list[Checkpoint],
+    is_sound: Callable[[int], bool],
+    take_out: Callable[[int], str | None] | None = None,
 ) -> list[Checkpoint]:
     """Remove checkpoints, once the newest of the others was read and found sound.
+
+    Args:
+        folder: where they are.
+        rows: which.
+        is_sound: reads one of the others.
+        take_out: used in place of the folder's own; None from it leaves a step where it is.
 
     Returns:
         Those that were removed.
@@ -102,7 +111,7 @@ def remove_doomed(
         )
     for row in rows:
         try:
-            trash = folder.take_out(row.step)
+            trash = (take_out or folder.take_out)(row.step)
         except OSError as error:
             raise StoreError(f"cannot be removed: {reason(error)}", where=row.path) from error
         if trash is not None:
@@ -120,9 +129,30 @@ class Janitor:
         self.sound: set[tuple[int, str]] = set()  # what this process has read and found sound
         self.damaged: set[int] = set()
         self.error: TensorKeepError | None = None
+        self._spared: Counter[int] = Counter()  # steps that the rules were not yet applied to
+        self._lock = threading.Lock()
         self._queue: SimpleQueue[int | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
+
+    @contextlib.contextmanager
+    def sparing(self, step: int) -> Iterator[None]:
+        """Let a step be committed that is not to be removed on behalf of those before it."""
+        with self._lock:
+            self._spared[step] += 1
+        try:
+            yield
+        except BaseException:
+            self._release(step)
+            raise
+
+    def _release(self, step: int) -> None:
+        with self._lock:
+            self._spared[step] -= 1
+
+    def _take_out(self, step: int) -> str | None:
+        with self._lock:  # so that no step of that number is committed meanwhile
+            return None if self._spared[step] > 0 else self.folder.take_out(step)
 
     def saved(self, step: int) -> None:
         """Have the rules applied, now that a step was saved."""
@@ -150,11 +180,14 @@ class Janitor:
                     raise CorruptError("a file that it shares is damaged", where=where, cure=_CURE)
                 if self.rules is not None:
                     rows = doomed(self.folder, self.rules, {step})
-                    remove_doomed(self.folder, rows, self._is_sound)
+                    rows = [row for row in rows if self._spared[row.step] <= 0]
+                    remove_doomed(self.folder, rows, self._is_sound, self._take_out)
             except TensorKeepError as error:
                 self.error = error
             except Exception as error:
                 self.error = StoreError(f"old ones stay: {error!r}", where=self.folder.where)
+            finally:
+                self._release(step)
 
     def _is_sound(self, step: int) -> bool:
         key = step, identity(self.folder, step)

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,6 +62,7 @@ class Saver:
         fenced: return before that, with `background`.
         durable: have it on the disk when it is committed.
         limit: how many bytes a shard holds at most.
+        committing: gives what is entered while a step is committed.
         committed: called with each step that was committed, maybe from another thread.
     """
 
@@ -73,6 +75,7 @@ class Saver:
         fenced: bool,
         durable: bool,
         limit: int | None,
+        committing: Callable[[int], AbstractContextManager[None]],
         committed: Callable[[int], None],
     ) -> None:
         self._folder = folder
@@ -81,6 +84,7 @@ class Saver:
         self._fenced = fenced
         self._durable = durable
         self._limit = limit
+        self._committing = committing
         self._committed = committed
         self._crew: Crew | None = None  # hashes and copies
         self._behind: Crew | None = None  # the one thread that saves in the background
@@ -218,7 +222,8 @@ class Saver:
                 self._lineage.distrust()
                 raise
             saving.report(0)
-            self._folder.commit(draft, step, replace=job.replace)
+            with self._committing(step):
+                self._folder.commit(draft, step, replace=job.replace)
         saving.committed = True
         saving.written = manifest.size - saving.shared
         self._lineage.remember(step, manifest, job.parent)
