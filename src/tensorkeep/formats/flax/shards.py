@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensorkeep.errors import CorruptError, UnsafeError
+from tensorkeep.errors import CorruptError
 from tensorkeep.formats.flax.reading import CHUNKED, Reading
 from tensorkeep.source import Source
-from tensorkeep.state import MAX_TENSORS, Json, State
+from tensorkeep.state import Json, State
 from tensorkeep.store import Location
 from tensorkeep.tree.leaves import Leaves, Path, skeleton_of
 from tensorkeep.wire.msgpack import Walk
-from tensorkeep.wire.text import parse_json
+from tensorkeep.wire.shard_index import check_files, read_index
 
 INDEX = ".msgpack.index.json"
-_MAX_INDEX = 64 << 20
 
 
 def decode_index(location: Location) -> State:
@@ -86,16 +85,6 @@ def _join(
 
 
 def _read_index(location: Location) -> dict[str, str]:
-    source, where = location.source, location.where
-    if source.size > _MAX_INDEX:
-        raise UnsafeError(f"an index of {source.size:,} bytes is over the limit", where=where)
-    document = parse_json(source.read(0, source.size), where, "index", most=2 * MAX_TENSORS)
-    found = document.get("weight_map") if isinstance(document, dict) else None
-    if not isinstance(found, dict):
-        raise CorruptError("the index has no weight_map", where=where)
-    for name, file in found.items():
-        if not isinstance(file, str) or not file.endswith(".msgpack"):
-            raise UnsafeError(
-                f"the index gives {file!r:.60} as the file of {name!r:.60}", where=where
-            )
-    return found
+    weight_map: dict[str, str] = read_index(location)[1]["weight_map"]
+    check_files(weight_map, (".msgpack",), "Flax", location.where)
+    return weight_map

@@ -7,16 +7,14 @@ The index is the one that Hugging Face tools write, `pytorch_model.bin.index.jso
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from tensorkeep.errors import CorruptError, UnsafeError
-from tensorkeep.state import MAX_TENSORS, Json, State
+from tensorkeep.errors import CorruptError
+from tensorkeep.state import Json, State
 from tensorkeep.store import Location
 from tensorkeep.tensor import Tensor
-from tensorkeep.wire.text import parse_json
+from tensorkeep.wire.shard_index import check_files, read_index
 
 INDEX = ".bin.index.json"
-_MAX_INDEX = 64 << 20
 
 
 def decode_index(location: Location, decode: Callable[[Location], State]) -> State:
@@ -67,20 +65,8 @@ def decode_index(location: Location, decode: Callable[[Location], State]) -> Sta
 
 
 def _read_index(location: Location) -> Mapping[str, str]:
-    source, where = location.source, location.where
-    if source.size > _MAX_INDEX:
-        raise UnsafeError(f"an index of {source.size:,} bytes is over the limit", where=where)
-    document: Any = parse_json(source.read(0, source.size), where, "index", most=2 * MAX_TENSORS)
-    weight_map = document.get("weight_map") if isinstance(document, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CorruptError("the index has no weight_map", where=where)
-    if len(weight_map) > MAX_TENSORS:
-        raise UnsafeError(f"it lists more than {MAX_TENSORS:,} tensors", where=where)
-    for name, file in weight_map.items():
-        if not isinstance(file, str):
-            raise CorruptError(
-                f"the index gives {file!r:.60} for the file of {name!r:.60}", where=where
-            )
-        if not file.endswith((".bin", ".pt", ".pth")):
-            raise UnsafeError(f"the index names {file[:60]!r}, no PyTorch file", where=where)
+    weight_map: dict[str, str] = read_index(location)[1]["weight_map"]
+    if not weight_map:
+        raise CorruptError("the index has no weight_map", where=location.where)
+    check_files(weight_map, (".bin", ".pt", ".pth"), "PyTorch", location.where)
     return weight_map

@@ -15,14 +15,13 @@ from typing import Any
 
 from tensorkeep.errors import CorruptError, MissingError, StoreError, UnsafeError
 from tensorkeep.format import Stream
-from tensorkeep.formats.safetensors.header import MAX_HEADER
 from tensorkeep.formats.safetensors.single import decode_file
 from tensorkeep.notes import KEY, Notes, parse_notes
-from tensorkeep.state import MAX_TENSORS, Json, State
+from tensorkeep.state import Json, State
 from tensorkeep.store import Late, Location
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.seal import NO_DIGEST, SEAL, check_seal, seal
-from tensorkeep.wire.text import parse_json
+from tensorkeep.wire.shard_index import check_files, read_index
 
 INDEX = ".safetensors.index.json"
 
@@ -100,25 +99,11 @@ def decode_index(location: Location) -> State:
 
 
 def _read_index(location: Location) -> dict[str, Any]:
-    source, where = location.source, location.where
-    if source.size > MAX_HEADER:
-        raise UnsafeError(f"an index of {source.size:,} bytes is over the limit", where=where)
-    data = source.read(0, source.size)
-    document = parse_json(data, where, "index", most=2 * MAX_TENSORS)
-    if not isinstance(document, dict) or not isinstance(document.get("weight_map"), dict):
-        raise CorruptError("the index has no weight_map", where=where)
-    if len(document["weight_map"]) > MAX_TENSORS:
-        raise UnsafeError(f"it lists more than {MAX_TENSORS:,} tensors", where=where)
+    data, document = read_index(location)
     extra = document.get("metadata")
     if isinstance(extra, dict) and SEAL in extra:
-        check_seal(data, extra[SEAL], where)
-    for name, file in document["weight_map"].items():
-        if not isinstance(file, str):
-            raise CorruptError(f"the index gives {file!r} as the file of {name!r}", where=where)
-        if not file.endswith(".safetensors"):
-            raise UnsafeError(
-                f"the index names {file!r}, which is not a safetensors file", where=where
-            )
+        check_seal(data, extra[SEAL], location.where)
+    check_files(document["weight_map"], (".safetensors",), "safetensors", location.where)
     return document
 
 
