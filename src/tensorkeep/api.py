@@ -372,7 +372,7 @@ def write(
             where=state.where,
             cure='Take the tensors alone with names="*", or keep the data with lossy=True.',
         )
-    losses = [*state.refused, *chosen.losses(state)]
+    losses = [*state.refused, *chosen.losses(state), *_graph_lost(state, chosen)]
     losses += quantized.told(state, chosen.holds, chosen.name)
     if losses and not lossy:
         raise LossError(
@@ -402,6 +402,13 @@ def write(
         if isinstance(store, Database) and store is not location.store:
             store.close()
     return losses
+
+
+def _graph_lost(state: State, chosen: Format) -> list[str]:
+    if state.graph is None or chosen.graphs:
+        return []
+    count = len(state.graph)
+    return [f"the graph of the model, {count:,} node{'' if count == 1 else 's'}, is left out"]
 
 
 def refuse_damage(state: State, *, compare: bool = True) -> None:

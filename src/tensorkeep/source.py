@@ -173,6 +173,11 @@ class FileSource(Source):
     def mapped(self) -> bool:
         return self._mapping
 
+    def info(self) -> os.stat_result:
+        """Look at the file that was opened, whatever its name means by now."""
+        self._check_open()
+        return os.fstat(self._fd)
+
     def close(self) -> None:
         if not getattr(self, "_closed", True):  # a copy that was never made has no such slot
             self._closed = True

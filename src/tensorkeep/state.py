@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from tensorkeep.errors import ArgumentError, MissingError, UnsafeError
+from tensorkeep.graph import Graph
 from tensorkeep.tensor import Tensor
 
 MAX_NAME = 4096
@@ -29,6 +30,7 @@ class State(Mapping[str, Tensor]):
             raises CorruptError.
         remarks: by name, what a reader should know of how a tensor is kept, such as its chunks.
         refused: what of the file is not data and so not here, a sentence each.
+        graph: what a model has beyond its tensors; None for what is no model.
         format: the name of the format it was read from.
         close: called when the state is closed.
 
@@ -48,6 +50,7 @@ class State(Mapping[str, Tensor]):
         checks: Mapping[str, Callable[[], None]] | None = None,
         remarks: Mapping[str, str] | None = None,
         refused: tuple[str, ...] = (),
+        graph: Graph | None = None,
         format: str = "",
         where: str = "",
         close: Callable[[], None] | None = None,
@@ -60,6 +63,7 @@ class State(Mapping[str, Tensor]):
         self.checks = checks or {}
         self.remarks = remarks or {}
         self.refused = refused
+        self.graph = graph
         self.format = format
         self.where = where
         self._close = close
@@ -100,11 +104,45 @@ class State(Mapping[str, Tensor]):
             "checks": self.checks,
             "remarks": self.remarks,
             "refused": self.refused,
+            "graph": self.graph,
             "format": self.format,
             "where": self.where,
             "close": self._close,
         }
         return State(**(kept | changes))
+
+    @staticmethod
+    def of_graph(graph: Graph, before: State | None = None) -> State:
+        """Give the state of a model.
+
+        Args:
+            graph: the model.
+            before: what it was made from; the digests and checks of tensors that lie where they
+                lay there are still good.
+
+        >>> from tensorkeep.graph.schema import MODEL
+        >>> from tensorkeep.message import Message
+        >>> State.of_graph(Graph(Message(MODEL, ir_version=10))).graph.model.ir_version
+        10
+        """
+        tensors = graph.tensors
+        kept = {
+            name
+            for name, tensor in tensors.items()
+            if before is not None and name in before and _same_place(tensor, before[name])
+        }
+        origin = before or State({})
+        return State(
+            tensors,
+            metadata={**origin.metadata, **graph.metadata},
+            digests={name: origin.digests[name] for name in kept if name in origin.digests},
+            checks={name: origin.checks[name] for name in kept if name in origin.checks},
+            remarks=graph.remarks(),
+            graph=graph,
+            format=origin.format or "onnx",
+            where=graph.where,
+            close=origin._close,
+        )
 
     def match(self, names: str | Iterable[str]) -> list[str]:
         """List the names that match a glob, or any of several, in stored order.
@@ -203,6 +241,12 @@ def name_problem(name: str) -> str:
     if len(name) > MAX_NAME // 4 and len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
         return f"is longer than {MAX_NAME} bytes"
     return ""
+
+
+def _same_place(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same bytes of one source."""
+    same = a.source is b.source and (a.offset, a.nbytes) == (b.offset, b.nbytes)
+    return same and a.dtype is b.dtype and a.shape == b.shape
 
 
 def _some(names: Iterable[str]) -> str:

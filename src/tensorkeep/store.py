@@ -52,6 +52,15 @@ class Store(ABC):
             MissingError: there is no such key.
         """
 
+    def get_own(self, key: str) -> Source:
+        """Open the bytes of a key that a file names, which may be nobody else's: no link.
+
+        Raises:
+            MissingError: there is no such key.
+            UnsafeError: it is a link, or one of several names of a file.
+        """
+        return self.get(key)
+
     @abstractmethod
     def put(
         self,

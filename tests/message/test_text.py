@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 from tests.message.reference import SCHEMAS, message_classes
 
 from tensorkeep.errors import CorruptError
 from tensorkeep.message import Message, schemas
+from tensorkeep.message.text import text_chunks
+from tensorkeep.source import FileSource, MemorySource
 
 EVERY, MANY = SCHEMAS["Every"], SCHEMAS["Many"]
 THEIRS = message_classes(SCHEMAS)
@@ -223,6 +228,36 @@ def test_long_texts_that_are_wrong(text: str) -> None:
 
 def test_a_string_in_many_pieces() -> None:
     assert Message.from_text(EVERY, "text: " + "'a'" * 30_000).text == "a" * 30_000
+
+
+@pytest.mark.parametrize("size", [0, 63, 64, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
+def test_bytes_in_pieces(size: int, tmp_path: Path) -> None:
+    data = np.random.default_rng(size).bytes(size)
+    path = tmp_path / "m"
+    path.write_bytes(Message(EVERY, data=data).encode())
+    source = FileSource(path)
+    theirs = text_format.MessageToString(THEIRS["Every"](data=data))
+    for message in (
+        Message.parse(EVERY, source),
+        Message(EVERY, data=memoryview(data)),
+        Message(EVERY, data=MemorySource(data)),
+    ):
+        assert message.to_text() == b"".join(text_chunks(message)).decode() == theirs
+    assert Message.from_text(EVERY, theirs).data == data
+    source.close()
+
+
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    path.write_bytes(Message(MANY, data=[bytes(64 << 20)], every=Message(EVERY)).encode())
+    source = FileSource(path)
+    tracemalloc.start()
+    size = sum(map(len, text_chunks(Message.parse(MANY, source))))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    source.close()
+    assert size > 4 * 64 << 20
+    assert peak < 32 << 20
 
 
 def cut(text: str, start: int, stop: int, new: str) -> Any:

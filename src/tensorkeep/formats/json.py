@@ -62,9 +62,10 @@ _ZEROS = b"0" * 32
 _EXACT_INT = 2**53
 _MEMBERS = {_VERSION, "metadata", "framework", "state", "tensors", "order", _SEAL}
 _ZARR = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
-_SHARD_INDEX = (
+_OTHERS = (  # names that mean what other formats read
     ".bin.index.json",
     ".msgpack.index.json",
+    ".onnx.json",
     ".safetensors.index.json",
     ".weights.json",
 )
@@ -83,7 +84,7 @@ Path = tuple[str, ...]
 def accepts(location: Location) -> bool:
     """Text that starts as JSON: any value where the name says JSON, else an object or a list."""
     head = location.head.removeprefix(codecs.BOM_UTF8)
-    if location.name.lower().endswith(_SHARD_INDEX) or location.name in _ZARR:
+    if location.name.lower().endswith(_OTHERS) or location.name in _ZARR:
         return False
     if not _is_text(head):
         return False
@@ -357,7 +358,7 @@ def encode(
     for name, number in (("indent", indent), ("base64_over", base64_over)):
         if type(number) is not int or number < 0:
             raise ArgumentError(f"{name} has to be a number of 0 or more, not {number!r}")
-    if location.name.lower().endswith(_SHARD_INDEX):
+    if location.name.lower().endswith(_OTHERS):
         raise ArgumentError(
             "is the name of an index of safetensors shards", cure='Say format="safetensors".'
         )

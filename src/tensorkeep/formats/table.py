@@ -36,6 +36,9 @@ ROWS: dict[str, Row] = {
     "mxnet": Row("mxnet:FORMAT", (".params",), read_only=True),
     "npy": Row("npy:FORMAT", (".npy",)),
     "npz": Row("npz:FORMAT", (".npz",)),
+    "onnx": Row("onnx:FORMAT", (".onnx",)),
+    "onnx-json": Row("onnx:JSON", (".onnx.json", ".onnxjson")),
+    "onnx-text": Row("onnx:TEXT", (".onnx.pbtxt", ".onnx.textproto", ".pbtxt", ".textproto")),
     "orbax": Row("orbax:FORMAT", read_only=True),
     "pickle": Row(
         "pickle:FORMAT", (".pkl", ".pickle", ".pdparams", ".pdopt", ".joblib"), read_only=True

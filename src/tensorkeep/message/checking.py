@@ -10,6 +10,7 @@ import numpy as np
 from tensorkeep.errors import ArgumentError
 from tensorkeep.message.schema import Field
 from tensorkeep.message.values import Numbers
+from tensorkeep.source import Source
 
 
 def check_value(field: Field, value: Any) -> Any:
@@ -43,7 +44,7 @@ def check_item(field: Field, value: Any) -> Any:
         if not isinstance(value, str):
             raise _wrong(field, value)
         encode_text(field, value)
-    elif not isinstance(value, bytes):
+    elif not isinstance(value, bytes | Source):
         return _check_bytes(field, value)
     return value
 

@@ -18,6 +18,7 @@ from tensorkeep.message.parsing import Span
 from tensorkeep.message.scanning import MAX_DEPTH, Piece
 from tensorkeep.message.schema import Field, encode_varint
 from tensorkeep.message.values import Numbers, encode_number, encode_numbers, numbers_size
+from tensorkeep.source import Source
 
 if TYPE_CHECKING:
     from tensorkeep.message.message import Message
@@ -34,6 +35,7 @@ class Stream:
 
     size: int
     make: Callable[[], Iterable[Chunk]]
+    given: bool = False  # whether they are those of a Source that a field was set to
 
 
 Parts = list[Chunk | Stream]
@@ -42,7 +44,7 @@ Parts = list[Chunk | Stream]
 def gather_message(
     parts: Parts, message: Message, depth: int = MAX_DEPTH, *, canonical: bool = False
 ) -> int:
-    """Add the fields of a message to the parts; gives their size.
+    """Add the fields of a message to the parts, last one first; gives their size.
 
     With `canonical`, what was read and not changed is written anew as well.
 
@@ -83,6 +85,8 @@ def is_default(field: Field, value: Any) -> bool:
         return value.start == value.stop
     if field.numeric:
         return bool(value == 0) and not np.signbit(value)
+    if isinstance(value, Source):
+        return not value.size
     return field.message is None and not len(value)
 
 
@@ -111,6 +115,8 @@ def _gather_numbers(parts: Parts, field: Field, values: Numbers) -> int:
 def _bytes_of(field: Field, value: Any, piece: Piece) -> Chunk | Stream:
     if type(value) is Span:
         return _read_span(piece, value)
+    if isinstance(value, Source):
+        return Stream(value.size, partial(_read, Piece(value, ""), Span(0, value.size)), given=True)
     return encode_text(field, value) if isinstance(value, str) else value
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError
 from tensorkeep.message.checking import check_value
 from tensorkeep.message.encoding import Chunk, Parts, gather_message, is_default, join_parts
+from tensorkeep.message.json import parse_json, write_json
 from tensorkeep.message.parsing import Span, parse_level
 from tensorkeep.message.scanning import MAX_DEPTH, Piece, open_bytes
 from tensorkeep.message.schema import Field, Schema
@@ -27,7 +28,8 @@ class Message:
 
     A field that is absent gives its default: an empty list, array or message too. Numbers that
     repeat are a read-only array, other things that repeat a list. Bytes that are not read yet stay
-    on their source, and a message that nobody changed is written as it was.
+    on their source, and a message that nobody changed is written as it was. Bytes may be set to a
+    Source, which is read when they are written.
 
     >>> from tensorkeep.message import schemas
     >>> table = schemas("Point\n  1 x float\n  2 label string\n  3 tags repeated int32")
@@ -113,6 +115,8 @@ class Message:
             return value.array
         if kind is memoryview:
             return bytes(value)
+        if isinstance(value, Source):
+            return bytes(value.read(0, value.size))
         return float(value) if isinstance(value, np.floating) else value
 
     def __getattr__(self, name: str) -> Any:
@@ -195,11 +199,19 @@ class Message:
             if value._origin is None or value._also or not value._intact():
                 return None
             return value._origin.source, value._start, value._stop
+        if isinstance(value, Source):
+            return value, 0, value.size
         if isinstance(value, NumberSpans):
             if len(value.spans) != 1 or value.spans[0][0]:
                 return None
             value = Span(*value.spans[0][1:])
         return (self._piece.source, *value) if isinstance(value, Span) else None
+
+    def glance(self, most: int) -> bytes | memoryview | None:
+        """Give its bytes, where nobody has looked into it yet and they are no more than `most`."""
+        if self._values is not None or self._also or self._stop - self._start > most:
+            return None
+        return self._piece.read(self._start, self._stop)
 
     def unknown(self) -> list[bytes]:
         """Give the fields that the schema has not, each stretch of them as it is encoded."""
@@ -261,6 +273,31 @@ class Message:
         """
         message = Message(schema)
         parse_text(message, text, where)
+        return message
+
+    def to_json(self) -> str:
+        """Write it in protobuf's JSON mapping, without the fields that the schema has not.
+
+        Raises:
+            ArgumentError: messages nest too deeply, or a string is not UTF-8; says which.
+        """
+        return write_json(self)
+
+    @staticmethod
+    def from_json(schema: Schema, text: str | bytes, where: str = "") -> Message:
+        r"""Read a message in protobuf's JSON mapping.
+
+        Raises:
+            CorruptError: it is not JSON of this kind of message; says which part of it.
+            UnsafeError: it takes far more memory than its length accounts for.
+
+        >>> from tensorkeep.message import schemas
+        >>> point = schemas("Point\n  1 x_min float\n  2 y_min float")["Point"]
+        >>> Message.from_json(point, '{"xMin": 1.5, "y_min": "2"}').to_text()
+        'x_min: 1.5\ny_min: 2.0\n'
+        """
+        message = Message(schema)
+        parse_json(message, text, where)
         return message
 
     def copy(self) -> Message:

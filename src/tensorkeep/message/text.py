@@ -6,13 +6,14 @@ Facts: protobuf.dev/reference/protobuf/textformat-spec; written as protobuf's Py
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from tensorkeep.errors import ArgumentError, CorruptError
+from tensorkeep.message.printing import fields_of, join_texts, read_pieces, rows_of, shortest
 from tensorkeep.message.scanning import MAX_DEPTH
 from tensorkeep.message.schema import Field, Schema
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from tensorkeep.message.message import Message
 
 _SHOWN = 40  # characters of a token in a message
+_PIECE = 1 << 20  # bytes that are escaped together
+_FEW = 64  # bytes that are escaped faster one by one
 
 _ESCAPES = {code: f"\\{code:03o}" for code in (*range(32), 127)}
 _ESCAPES |= {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
@@ -27,58 +30,65 @@ _ESCAPES |= {ord('"'): '\\"', ord("'"): "\\'", ord("\\"): "\\\\"}
 _TEXT_ESCAPES = _ESCAPES | {0xDC00 + byte: f"\\{byte:03o}" for byte in range(128, 256)}
 _BYTE_ESCAPES = _ESCAPES | {byte: f"\\{byte:03o}" for byte in range(128, 256)}
 
+# The same as rows of four characters, and which of those count.
+_ROWS = [_BYTE_ESCAPES.get(byte, chr(byte)) for byte in range(256)]
+_ESCAPED_BYTES = np.array([list(row.ljust(4).encode()) for row in _ROWS], np.uint8)
+_IS_ESCAPE = np.array([[place < len(row) for place in range(4)] for row in _ROWS])
+
 
 def write_text(message: Message) -> str:
     """Write the fields that the schema has; where others lie, a comment says so."""
     return "".join(_write_fields(message, "", MAX_DEPTH))
 
 
+def text_chunks(message: Message) -> Iterator[bytes]:
+    """Write the text format piece by piece; bytes that were not read are read in pieces too.
+
+    Raises:
+        ArgumentError: messages nest too deeply.
+    """
+    return join_texts(_write_fields(message, "", MAX_DEPTH))
+
+
 def _write_fields(message: Message, indent: str, depth: int) -> Iterator[str]:
     if depth < 0:
         raise ArgumentError(f"messages nest more than {MAX_DEPTH} levels deep")
-    for name in message:
-        field = message.schema[name]
-        value = message[name]
-        items = value if field.repeated else (value,)
-        if field.message is None:
-            for text in _texts(field, items):
-                yield f"{indent}{name}: {text}\n"
-            continue
-        for inner in items:
-            yield f"{indent}{name} {{\n"
-            yield from _write_fields(inner, indent + "  ", depth - 1)
-            yield f"{indent}}}\n"
+    for field, values in fields_of(message):
+        head = f"{indent}{field.name}"
+        if field.message is not None:
+            for inner in values:
+                yield f"{head} {{\n"
+                yield from _write_fields(inner, indent + "  ", depth - 1)
+                yield f"{indent}}}\n"
+        elif field.scalar.name == "bytes":
+            for value in values:
+                yield f'{head}: "'
+                for data in read_pieces(message._piece, value, _PIECE):
+                    yield _escape(data)
+                yield '"\n'
+        else:
+            for row in rows_of(values):
+                yield "".join([f"{head}: {text}\n" for text in _texts(field, row)])
     for data in message.unknown():
         yield f"{indent}# {len(data)} bytes of unknown fields\n"
 
 
-def _texts(field: Field, values: Any) -> Iterator[str] | list[str]:
-    kind = field.scalar.name
-    if kind == "string":
-        return (f'"{value.translate(_TEXT_ESCAPES)}"' for value in values)
-    if kind == "bytes":
-        return (f'"{str(bytes(v), "latin-1").translate(_BYTE_ESCAPES)}"' for v in values)
-    numbers = values.tolist() if isinstance(values, np.ndarray) else values
+def _escape(data: bytes | memoryview) -> str:
+    if len(data) < _FEW:
+        return str(data, "latin-1").translate(_BYTE_ESCAPES)
+    codes = np.frombuffer(data, np.uint8)
+    return str(_ESCAPED_BYTES[codes][_IS_ESCAPE[codes]].data, "ascii")
+
+
+def _texts(field: Field, values: list[Any]) -> Iterable[str]:
+    if field.scalar.name == "string":
+        return [f'"{value.translate(_TEXT_ESCAPES)}"' for value in values]
     if field.enum is not None:
         names = field.enum.names
-        return (names.get(number, str(number)) for number in numbers)
-    if kind == "bool":
-        return ("true" if number else "false" for number in numbers)
-    return _shortest(numbers) if kind == "float" else map(str, numbers)
-
-
-def _shortest(numbers: Any) -> list[str]:
-    """Write float32 values in six digits, or as many more as read back the same."""
-    exact = np.array(numbers, np.float32)
-    short = np.array(numbers, np.float64)
-    left = np.flatnonzero(np.isfinite(exact))
-    for digits in range(6, 10):
-        tried = np.array([float(f"{value:.{digits}g}") for value in exact[left].tolist()])
-        with np.errstate(over="ignore"):
-            good = tried.astype(np.float32) == exact[left]
-        short[left[good]] = tried[good]
-        left = left[~good]
-    return list(map(str, short.tolist()))
+        return [names.get(number, str(number)) for number in values]
+    if field.scalar.name == "bool":
+        return ["true" if number else "false" for number in values]
+    return map(str, shortest(values).tolist() if field.scalar.name == "float" else values)
 
 
 class _Token(NamedTuple):
@@ -111,6 +121,7 @@ _BOOLS |= {"false": False, "False": False, "f": False, "0": False}
 _ESCAPED = re.compile(
     rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.S
 )
+_PLAIN_ESCAPES = re.compile(rb"(?>[^\\]++|\\(?>[0-3][0-7]{2}|[nrt'\"\\]))*+")
 _CONTROLS = dict(zip(b"abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
 
 
@@ -277,14 +288,20 @@ class _Reader:
         while self.token.kind == "string":
             try:
                 raw = self.token.text[1:-1].encode("utf-8", "surrogateescape")
-                parts.append(_ESCAPED.sub(_unescape, raw) if b"\\" in raw else raw)
+                parts.append(_unescape(raw) if b"\\" in raw else raw)
             except (ValueError, OverflowError) as error:
                 self.fail(f"is no string: {error}")
             self.step()
         return b"".join(parts)
 
 
-def _unescape(found: re.Match[bytes]) -> bytes:
+def _unescape(raw: bytes) -> bytes:
+    if _PLAIN_ESCAPES.fullmatch(raw):  # those that Python has as well
+        return str(raw, "unicode_escape").encode("latin-1")
+    return _ESCAPED.sub(_unescape_one, raw)
+
+
+def _unescape_one(found: re.Match[bytes]) -> bytes:
     octal, hexadecimal, short, long, other = found.groups()
     if octal:
         return bytes([int(octal, 8)])

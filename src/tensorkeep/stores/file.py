@@ -89,6 +89,35 @@ class FileStore(Store):
     def get(self, key: str) -> Source:
         return FileSource(self._contained(key))
 
+    def get_own(self, key: str) -> Source:
+        path = self._contained(key)
+        source = FileSource(path)
+        try:
+            self._refuse_links(key, path, source.info())  # what was opened is what is looked at
+        except BaseException:
+            source.close()
+            raise
+        return source
+
+    def _refuse_links(self, key: str, path: Path, opened: os.stat_result) -> None:
+        real = os.path.realpath(path)
+        plain = os.path.join(os.path.realpath(self.folder), *key.split("/"))
+        if real != plain and not self._is_cached(real):
+            problem = f"is a link to {real}, or lies behind one, where a model may name files alone"
+            raise UnsafeError(problem, where=str(path), cure="Copy the file itself there.")
+        try:
+            same = os.path.samestat(opened, os.lstat(real))
+        except OSError:
+            same = False
+        if not same:
+            raise UnsafeError("was replaced while it was opened", where=str(path))
+        if opened.st_nlink > 1:
+            raise UnsafeError(
+                f"is one of {opened.st_nlink} names of a file, which may lie anywhere",
+                where=str(path),
+                cure="Copy the file itself there.",
+            )
+
     def _contained(self, key: str) -> Path:
         """Find the file of a key; refuse keys and links that lead out of the folder.
 
@@ -107,16 +136,21 @@ class FileStore(Store):
             raise StoreError(problem, where=self.where) from error
         if os.path.commonpath([home, real]) == home:
             return path
-        for snapshots in Path(home, "here").parents:
-            if snapshots.name == "snapshots" and snapshots != Path(home):
-                if os.path.dirname(real) == str(snapshots.parent / "blobs"):
-                    return path
-                break
+        if self._is_cached(real):
+            return path
         raise UnsafeError(
             f"is a link to {real}, outside its own folder",
             where=str(path),
             cure="Copy the file there, or open the target itself.",
         )
+
+    def _is_cached(self, real: str) -> bool:
+        """Whether a file lies in the blobs beside the snapshots that this folder is one of."""
+        home = os.path.realpath(self.folder)
+        for snapshots in Path(home, "here").parents:
+            if snapshots.name == "snapshots" and snapshots != Path(home):
+                return os.path.dirname(real) == str(snapshots.parent / "blobs")
+        return False
 
     def put(
         self,

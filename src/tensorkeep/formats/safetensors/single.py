@@ -7,25 +7,18 @@ from dataclasses import dataclass, replace
 
 import xxhash
 
-from tensorkeep import dtypes
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import CorruptError, UnsafeError
 from tensorkeep.format import Stream
-from tensorkeep.formats.safetensors.header import (
-    CODES,
-    MAX_HEADER,
-    Header,
-    build_header,
-    parse_header,
-)
+from tensorkeep.formats.safetensors.header import Header, parse_header
 from tensorkeep.notes import KEY, Notes, parse_notes
 from tensorkeep.source import Source
 from tensorkeep.state import Json, State
 from tensorkeep.store import Chunk, Late, Location
 from tensorkeep.tensor import Tensor
+from tensorkeep.wire.safetensors import CODES, MAX_HEADER, build_header, storage
 from tensorkeep.wire.seal import NO_DIGEST, SEAL, check_seal
 
-_CODE_OF = {kind: code for code, kind in CODES.items()}
 _HASHED = 2 << 20  # bytes that are still in cache when they are written after they were hashed
 # Hugging Face tools refuse a file that has metadata but does not say this, whoever wrote it.
 _FORMAT = "pt"
@@ -119,7 +112,7 @@ def encode_file(
     Where `notes` has a dict of digests, it is filled while the tensors are written, and the header
     comes last; `check` is called with the name and the digest of each.
     """
-    rows = [(name, t, *_storage(t)) for name, t in tensors.items()]
+    rows = [(name, t, *storage(t)) for name, t in tensors.items()]
     rows.sort(key=lambda row: (-_RANK[row[2]], row[0]))
     stored = {name: (t.dtype, t.shape) for name, t, code, _ in rows if CODES[code] is not t.dtype}
     notes = replace(notes, stored=stored)
@@ -151,14 +144,3 @@ def encode_file(
             check(name, notes.digests[name])
 
     return Stream(key, chunks(), len(first) + sum(tensor.nbytes for _, tensor, _, _ in rows))
-
-
-def _storage(tensor: Tensor) -> tuple[str, tuple[int, ...]]:
-    """Choose the code and shape that a tensor is stored as."""
-    kind = tensor.dtype
-    code = _CODE_OF.get(kind)
-    if code is not None and not (kind.packed and tensor.size * kind.bits % 8):
-        return code, tensor.shape
-    if kind is dtypes.COMPLEX128:
-        return "F64", (*tensor.shape, 2)
-    return "U8", (tensor.nbytes,)

@@ -1,0 +1,199 @@
+"""A state as a model: one file, or one whose large tensors lie in files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tensorkeep.errors import ArgumentError, MissingError, TensorKeepError
+from tensorkeep.format import Stream
+from tensorkeep.formats.onnx.building import build
+from tensorkeep.formats.onnx.files import (
+    ALIGN,
+    DATA,
+    SAFETENSORS,
+    DataFile,
+    can_leave,
+    choose_name,
+    files_named,
+    is_own,
+    lay_out,
+)
+from tensorkeep.formats.onnx.notes import seal_model
+from tensorkeep.graph import Graph, Place, fill_tensor, set_external
+from tensorkeep.graph.codec import Absent, external_entries
+from tensorkeep.graph.schema import EXTERNAL, MODEL
+from tensorkeep.message import Message
+from tensorkeep.message.encoding import Parts, gather_message, join_parts
+from tensorkeep.source import FileSource, Source
+from tensorkeep.state import State
+from tensorkeep.store import Location
+from tensorkeep.wire.sizes import size_of
+
+LARGEST = (2 << 30) - 1  # bytes: no reader of protobuf takes a message of more
+_MAX_ALIGN = 1 << 20
+_THRESHOLD = 1024
+
+
+def encode(
+    state: State,
+    location: Location,
+    *,
+    checksums: bool | None = None,
+    external: bool | str | None = None,
+    per_tensor: bool = False,
+    threshold: int | str = _THRESHOLD,
+    align: int | str = ALIGN,
+) -> Iterator[Stream]:
+    """Write a model.
+
+    Args:
+        state: what to write.
+        location: where to.
+        checksums: note an XXH3-128 of each tensor and of the model itself; None does so for what is
+            no model, and for models that have them.
+        external: where large tensors go. True: into a file beside the model, called like it with
+            `.data` behind; a name: into that file, a safetensors file if it is called so; False:
+            into the model itself; None: likewise, unless that would make it 2 GiB, and what lies in
+            files beside the very model that is saved stays there.
+        per_tensor: give each tensor a file of its own.
+        threshold: the least bytes of a tensor to leave the model ("1KiB").
+        align: what tensors start at a multiple of in a file ("64KiB").
+
+    Raises:
+        ArgumentError: an option has no such value, or the model would be too large for one file.
+    """
+    least, step = size_of(threshold) or 0, _alignment(align)
+    graph = build(state, checksums=checksums)
+    before = _files_before(location)
+    kept = _inline(graph, location, keep=external is None)
+    if external is None or external is False:
+        size = graph.model.size()
+        if size > LARGEST:
+            if external is False:
+                raise ArgumentError(
+                    f"would take {size:,} bytes in one file, of which protobuf reads {LARGEST:,}",
+                    where=location.where,
+                    cure="Save it with external=True.",
+                )
+            external = True
+    files: list[DataFile] = []
+    if external:
+        name = location.name + DATA if external is True else external
+        files = _put_outside(graph, location, name, before, per_tensor, least, step)
+    for file in files:
+        yield file.stream(location)
+    seal_model(graph.model)
+    parts: Parts = []
+    size = gather_message(parts, graph.model)
+    if size > LARGEST:
+        raise ArgumentError(
+            f"would take {size:,} bytes without the tensors outside, of which protobuf reads "
+            f"{LARGEST:,}",
+            where=location.where,
+            cure="Lower the threshold.",
+        )
+    yield Stream(location.key, join_parts(parts), size)
+    for name in sorted(before - kept - {file.name for file in files}):
+        if is_own(name, location.name):
+            yield Stream(location.sibling(name).key, None)
+
+
+def _alignment(align: int | str) -> int:
+    step = size_of(align) or 0
+    if not 1 <= step <= _MAX_ALIGN or step & (step - 1):
+        raise ArgumentError(
+            f"align cannot be {align!r}", cure=f"Give a power of two, up to {_MAX_ALIGN:,}."
+        )
+    return step
+
+
+def _files_before(location: Location) -> set[str]:
+    """Name the files that the model to be replaced has."""
+    try:
+        source = location.store.get(location.key)
+    except MissingError:
+        return set()
+    try:
+        return set(files_named(Message.parse(MODEL, source)))
+    except TensorKeepError:  # what is there is no model, so it has none
+        return set()
+    finally:
+        source.close()
+
+
+def _inline(graph: Graph, location: Location, *, keep: bool) -> set[str]:
+    """Bring tensors into the model, but those to be kept in files beside it; names these files."""
+    kept: set[str] = set()
+    same = keep and location.where == graph.where
+    for place in graph.places().values():
+        if place.message.data_location != EXTERNAL:
+            continue
+        tensor = graph.read(place)
+        name = external_entries(place.message).get("location", "")
+        if same and (isinstance(tensor.source, Absent) or _is_there(tensor.source, location, name)):
+            kept.add(name)
+        else:
+            fill_tensor(place.message, tensor)
+    return kept
+
+
+def _is_there(source: Source, location: Location, name: str) -> bool:
+    """Whether a file beside the model still is the one that was read."""
+    try:
+        beside = location.sibling(name.removeprefix("./"))
+        found = beside.store.get_own(beside.key)
+    except TensorKeepError:
+        return False
+    try:
+        if isinstance(source, FileSource) and isinstance(found, FileSource):
+            a, b = source.info(), found.info()
+            return (a.st_dev, a.st_ino, a.st_size) == (b.st_dev, b.st_ino, b.st_size)
+        return bytes(found.read(0, found.size)) == bytes(source.read(0, source.size))
+    finally:
+        found.close()
+
+
+def _put_outside(
+    graph: Graph,
+    location: Location,
+    name: str,
+    before: set[str],
+    per_tensor: bool,
+    least: int,
+    align: int,
+) -> list[DataFile]:
+    """Move large tensors out of the model; gives the files to write."""
+    chosen: dict[str, Place] = {}
+    for key, place in graph.places().items():
+        if "raw_data" in place.message or not _is_small(place):
+            tensor = graph.read(place)
+            if tensor.nbytes >= max(least, 1) and can_leave(tensor):
+                if isinstance(tensor.source, Absent):
+                    continue
+                chosen[key] = place
+    if not chosen:
+        return []
+    own = {file for file in before if is_own(file, location.name) or file == name}
+    groups = _per_tensor(name, chosen) if per_tensor else {name: list(chosen)}
+    files = []
+    for wanted, keys in groups.items():
+        tensors = {key: graph.read(chosen[key]) for key in keys}
+        file = lay_out(choose_name(location, wanted, own), tensors, align)
+        for part in file.parts:
+            set_external(chosen[part.name].message, file.name, part.offset, part.tensor.nbytes)
+        files.append(file)
+    return files
+
+
+def _is_small(place: Place) -> bool:
+    return place.message.data_location == EXTERNAL
+
+
+def _per_tensor(name: str, chosen: dict[str, Place]) -> dict[str, list[str]]:
+    """Name a file for each tensor after its place among them, which any filesystem takes."""
+    stem, ending = name, ""
+    for known in (SAFETENSORS, DATA):
+        if name.endswith(known):
+            stem, ending = name.removesuffix(known), known
+    width = len(str(len(chosen)))
+    return {f"{stem}.{i:0{width}}{ending}": [key] for i, key in enumerate(chosen, 1)}

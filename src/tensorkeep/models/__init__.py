@@ -1,0 +1,1 @@
+"""Models: check, run, edit and build them, look into their operators."""
