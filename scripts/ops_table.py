@@ -73,7 +73,9 @@ def _operator(schemas: list[Any], sets: dict[tuple[str, ...], int]) -> dict[str,
     if newest.has_function or newest.has_context_dependent_function:
         row["function"] = True
     if newest.attributes:
-        row["attributes"] = [_attribute(newest.attributes[key]) for key in sorted(newest.attributes)]
+        row["attributes"] = [
+            _attribute(newest.attributes[key]) for key in sorted(newest.attributes)
+        ]
     if newest.type_constraints:
         row["types"] = {
             constraint.type_param_str: _number(constraint.allowed_type_strs, sets)

@@ -372,7 +372,7 @@ def write(
             where=state.where,
             cure='Take the tensors alone with names="*", or keep the data with lossy=True.',
         )
-    losses = [*state.refused, *chosen.losses(state), *_graph_lost(state, chosen)]
+    losses = [*state.refused, *chosen.losses(state), *([] if chosen.graphs else graph_lost(state))]
     losses += quantized.told(state, chosen.holds, chosen.name)
     if losses and not lossy:
         raise LossError(
@@ -404,8 +404,9 @@ def write(
     return losses
 
 
-def _graph_lost(state: State, chosen: Format) -> list[str]:
-    if state.graph is None or chosen.graphs:
+def graph_lost(state: State) -> list[str]:
+    """Say what is lost of a state whose tensors alone are kept; nothing where it is no model."""
+    if state.graph is None:
         return []
     count = len(state.graph)
     return [f"the graph of the model, {count:,} node{'' if count == 1 else 's'}, is left out"]

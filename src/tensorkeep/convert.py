@@ -135,6 +135,8 @@ def conversion(
         state = states[0]
         if len(states) > 1 or any(prefixes):
             state, lost = mapping.merge(states, prefixes)
+        if chosen is None and (len(states) > 1 or any(prefixes) or left_out or rules or split or to):
+            lost += [sentence for each in states for sentence in api.graph_lost(each)]
         if chosen is not None or left_out or rules or split:
             if chosen is not None:  # what was not chosen is not lost
                 lost = [sentence for sentence in lost if sentence.startswith(mapping.METADATA)]
@@ -196,6 +198,7 @@ def _cast_all(state: State, to: dtypes.DType) -> State:
         if check is not None:
             checks[name] = check
     return state.replace(
+        graph=None,
         tensors={name: cast(wanted[name], to) if name in wanted else state[name] for name in state},
         digests={name: found for name, found in state.digests.items() if name not in wanted},
         checks=checks,

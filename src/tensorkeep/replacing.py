@@ -247,6 +247,8 @@ def write_chunks(
         write_views(fd, batch, offset)
         if durable:
             syscalls.start_writeback(fd, offset, waiting)
+        for view in batch:
+            syscalls.let_go(view)  # so that what streams through a map keeps memory flat
         offset += waiting
         if progress is not None:
             progress(waiting)

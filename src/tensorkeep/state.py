@@ -137,7 +137,7 @@ class State(Mapping[str, Tensor]):
             metadata={**origin.metadata, **graph.metadata},
             digests={name: origin.digests[name] for name in kept if name in origin.digests},
             checks={name: origin.checks[name] for name in kept if name in origin.checks},
-            remarks=graph.remarks(),
+            remarks=graph.remarks,
             graph=graph,
             format=origin.format or "onnx",
             where=graph.where,

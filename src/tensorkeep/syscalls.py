@@ -5,15 +5,19 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import sys
 from functools import lru_cache
+
+import numpy as np
 
 _LINUX = sys.platform == "linux"
 _SYNC_FILE_RANGE_WRITE = 2
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _FICLONE = 0x40049409
+_WORTH = 64 << 10  # bytes
 _CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.ENODEV}
 
 # statfs(2) magic numbers of filesystems where a page fault is a network round trip.
@@ -79,6 +83,29 @@ def start_writeback(fd: int, start: int, size: int) -> None:
     """Ask the kernel to begin writing a range to the disk, without waiting for it."""
     if _LINUX:
         _libc().sync_file_range(fd, start, size, _SYNC_FILE_RANGE_WRITE)
+
+
+def let_go(view: memoryview) -> None:
+    """Have the pages of a file that a view looks at stop counting as memory of this process.
+
+    They stay in the system's cache, and are there again when they are looked at. Done for maps that
+    cannot be written to alone, since those of others may hold what is in no file.
+    """
+    mapping = view.obj
+    if not isinstance(mapping, mmap.mmap) or view.nbytes < _WORTH or not _LINUX:
+        return
+    whole = memoryview(mapping)
+    if not whole.readonly:
+        return
+    start = _address(view) - _address(whole)
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = (start + view.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if first < last:
+        mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def _address(view: memoryview) -> int:
+    return int(np.frombuffer(view, np.uint8).ctypes.data)
 
 
 def exchange(one: str, other: str) -> None:

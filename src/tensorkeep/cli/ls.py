@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
@@ -23,9 +24,11 @@ from tensorkeep.cli.terminal import (
     table,
 )
 from tensorkeep.diff import scalars
+from tensorkeep.graph import Graph, Value
 from tensorkeep.state import State
 from tensorkeep.tensor import Tensor
 
+_COMMON = 8  # types of nodes
 _SHOWN = 12  # values beside the tensors, unless asked for more
 
 
@@ -41,8 +44,10 @@ def ls(
 
     With --json: {"path", "format", "count", "bytes", "elements", "checksums",
     "metadata": {}, "values": {PLACE: VALUE}, "refused": [SENTENCE],
+    "model": {"ir", "opsets": {DOMAIN: VERSION}, "producer", "doc", "functions", "training",
+    "inputs": [{"name", "dtype", "shape", "kind"}], "outputs", "nodes": {TYPE: COUNT}},
     "tensors": [{"name", "dtype", "shape", "bytes", "file", "offset", "digest", "remark"}]}.
-    A digest is the XXH3-128 of the tensor's bytes, or null. A remark says how a tensor is kept,
+    The model is null for what is none. A digest is the XXH3-128 of the tensor's bytes, or null. A remark says how a tensor is kept,
     such as in chunks, or what of it is missing; null where there is nothing to say. What is
     refused would need code that the file names, which is never run.
     """
@@ -53,6 +58,8 @@ def ls(
             say_json(_describe(path, state, tensors))
             return 0
         say(f"{bold(clean(path))}: {state.format}, {_checksums(state, tensors)}")
+        if state.graph is not None:
+            _values("Model", _model(state.graph), True)
         _values("Metadata", dict(_places(state.metadata)), long)
         _values("Values", scalars(state), long)
         if state.refused:
@@ -66,6 +73,54 @@ def ls(
         elements = several(_elements(tensors), "element")
         say(f"{several(len(tensors), 'tensor')}, {elements}, {size(_bytes(tensors))}")
     return 0
+
+
+def _model(graph: Graph) -> dict[str, object]:
+    """Say in a few lines what a model is."""
+    model = graph.model
+    opsets = (f"{domain or 'ai.onnx'} {version}" for domain, version in graph.opsets.items())
+    said: dict[str, object] = {"ir": f"{model.ir_version}, opset {', '.join(opsets) or 'none'}"}
+    producer = f"{model.producer_name} {model.producer_version}".strip()
+    said |= {"producer": producer} if producer else {}
+    said |= {"doc": shorten(model.doc_string)} if model.doc_string else {}
+    for title, values in (("in", graph.inputs), ("out", graph.outputs)):
+        for number, value in enumerate(values, 1):
+            said[title if number == 1 else f"{title} {number}"] = str(value)
+    said["nodes"] = f"{len(graph):,}: {_most(Counter(node.op_type for node in model.graph.node))}"
+    if model.functions:
+        said["functions"] = f"{len(model.functions):,}"
+    if model.training_info:
+        said["training"] = several(len(model.training_info), "training graph")
+    return said
+
+
+def _describe_model(graph: Graph) -> dict[str, object]:
+    model = graph.model
+    return {
+        "ir": model.ir_version,
+        "opsets": graph.opsets,
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        "doc": model.doc_string,
+        "functions": len(model.functions),
+        "training": len(model.training_info),
+        "inputs": [_describe_value(value) for value in graph.inputs],
+        "outputs": [_describe_value(value) for value in graph.outputs],
+        "nodes": dict(Counter(node.op_type for node in model.graph.node).most_common()),
+    }
+
+
+def _describe_value(value: Value) -> dict[str, object]:
+    return {
+        "name": value.name,
+        "dtype": value.dtype or None,
+        "shape": value.axes,
+        "kind": value.kind,
+    }
+
+
+def _most(counts: Counter[str]) -> str:
+    shown = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(_COMMON))
+    return f"{shown}, ..." if len(counts) > _COMMON else shown
 
 
 def _bytes(tensors: dict[str, Tensor]) -> int:
@@ -141,6 +196,7 @@ def _describe(path: str, state: State, tensors: dict[str, Tensor]) -> dict[str, 
         "metadata": state.metadata,
         "values": scalars(state),
         "refused": list(state.refused),
+        "model": None if state.graph is None else _describe_model(state.graph),
         "tensors": [
             {
                 "name": name,

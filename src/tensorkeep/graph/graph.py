@@ -74,8 +74,27 @@ class Graph:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name, read when they are asked for."""
-        return {name: self.read(place) for name, place in self.places().items()}
+        """The tensors by name, read when they are asked for; as the message is now, from now on."""
+        return self._content[0]
+
+    @cached_property
+    def remarks(self) -> dict[str, str]:
+        """By name, where tensors are that are not in the model's own file, and which are missing."""
+        return self._content[1]
+
+    @cached_property
+    def _content(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        tensors: dict[str, Tensor] = {}
+        remarks: dict[str, str] = {}
+        for name, place in self.places().items():
+            tensor = tensors[name] = self.read(place)
+            missing = isinstance(tensor.source, Absent)
+            if place.message.data_location == EXTERNAL:
+                location = external_entries(place.message).get("location", "")
+                remarks[name] = f"in {location}" + (", which is missing" if missing else "")
+            elif missing:
+                remarks[name] = "no data"
+        return tensors, remarks
 
     def read(self, place: Place) -> Tensor:
         """Give the tensor at a place.
@@ -86,18 +105,6 @@ class Graph:
         """
         where = f"{self.where}: {place.name}" if self.where else place.name
         return read_tensor(place.message, where, self.opener)
-
-    def remarks(self) -> dict[str, str]:
-        """Say where tensors are that are not in the model's own file, and which are missing."""
-        said: dict[str, str] = {}
-        for name, place in self.places().items():
-            missing = isinstance(self.tensors[name].source, Absent)
-            if place.message.data_location == EXTERNAL:
-                location = external_entries(place.message).get("location", "")
-                said[name] = f"in {location}" + (", which is missing" if missing else "")
-            elif missing:
-                said[name] = "no data"
-        return said
 
     def copy(self) -> Graph:
         """Give a graph whose message is changed on its own; tensors are shared, not read."""

@@ -99,7 +99,7 @@ def changed(tensor: Tensor, *origins: Place) -> Place:
 
 
 def from_places(places: Mapping[str, Place], usual: State) -> State:
-    """Make a state of flat names, with everything else of the state `usual`.
+    """Make a state of flat names, with everything else of the state `usual` but its graph.
 
     A tensor with several places stays one: the nesting is then a flat one that names it twice.
     """
@@ -117,6 +117,7 @@ def from_places(places: Mapping[str, Place], usual: State) -> State:
             raise ArgumentError("no tensor's name may begin with $ where others are tied")
         skeleton["tree"] = tree
     return usual.replace(
+        graph=None,  # it knows the tensors by their own names
         tensors={path: place.tensor for path, place in alone.items()},
         skeleton=skeleton or None,
         digests={path: place.digest for path, place in alone.items() if place.digest},

@@ -41,7 +41,9 @@ def parse_level(
     values: dict[str, Any] = {}
     unknown: list[Span] = []
     by_tag, runs = schema.by_tag, schema.runs
-    kept, most = 0, max(_MANY, sum(last - first for first, last in spans) // _LEAST)
+    kept, most = 0, _MANY
+    for first, last in spans:
+        most = max(most, (last - first) // _LEAST)
     for first, last in spans:
         for piece, tokens, run in scan_pieces(origin, first, last, schema.name, runs):
             base = piece.base

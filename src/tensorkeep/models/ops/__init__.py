@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tensorkeep.models.ops.catalogue import catalogue, find, newest_opset, operator, relatives, since
+from tensorkeep.models.ops.catalogue import (
+    catalogue,
+    find,
+    newest_opset,
+    operator,
+    relatives,
+    since,
+)
 from tensorkeep.models.ops.examples import example
 from tensorkeep.models.ops.expanding import expand, expand_graph
 from tensorkeep.models.ops.functions import Function, functions, variants

@@ -72,7 +72,9 @@ def _read(text: str) -> Function:
     assert head is not None, text[:200]
     body = text[head.end() :]
     optional = _optional(head["name"], head["domain"])
-    inputs = (Parameter(n, "", "optional" if n in optional else "single") for n in _names(head["inputs"]))
+    inputs = (
+        Parameter(n, "", "optional" if n in optional else "single") for n in _names(head["inputs"])
+    )
     return Function(
         name=head["name"],
         domain=head["domain"],

@@ -22,7 +22,9 @@ class Parameter:
     kind: str = "single"
 
     def __str__(self) -> str:
-        return {"optional": f"{self.name}?", "variadic": f"{self.name}..."}.get(self.kind, self.name)
+        return {"optional": f"{self.name}?", "variadic": f"{self.name}..."}.get(
+            self.kind, self.name
+        )
 
 
 @dataclass(frozen=True, slots=True)
