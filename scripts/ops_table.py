@@ -1,13 +1,15 @@
-"""Write the catalogue of ONNX's operators from the onnx package, or check that it is what it was.
+"""Write the catalogue of ONNX's operators from the onnx package, and the tables of docs/ops.md.
 
-`--write` puts it where the library reads it, `--check` exits 1 where that has another one, and says
-so where the installed onnx is of another version than the one it was made with.
+`--write` puts them where they belong, `--check` exits 1 where others are there. Where the installed
+onnx is of another version than the one the catalogue was made with, it says so, and compares the
+tables alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,29 +17,87 @@ from typing import Any
 FILE = Path(__file__).parent.parent / "src/tensorkeep/models/ops/catalogue.json"
 
 
+DOCUMENT = Path(__file__).parent.parent / "docs" / "ops.md"
+
+
 def main() -> int:
-    """Print the catalogue, write it or compare it."""
+    """Print the catalogue, or write or compare it and the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put it where the library reads it")
-    parser.add_argument("--check", action="store_true", help="compare it with what is there")
+    parser.add_argument("--write", action="store_true", help="put them where they belong")
+    parser.add_argument("--check", action="store_true", help="compare them with what is there")
     given = parser.parse_args()
     import onnx
 
-    if given.check:
-        recorded = json.loads(FILE.read_text(encoding="utf-8"))["onnx"]
-        if recorded != onnx.__version__:
-            sys.stderr.write(f"made with onnx {recorded}, not compared with {onnx.__version__}\n")
-            return 0
-    made = catalogue()
+    recorded = json.loads(FILE.read_text(encoding="utf-8"))["onnx"] if FILE.exists() else ""
+    made = {FILE: catalogue()}
+    if given.check and recorded != onnx.__version__:
+        sys.stderr.write(f"made with onnx {recorded}, not compared with {onnx.__version__}\n")
+        made = {}
+    if not given.write and not given.check:
+        sys.stdout.write(made[FILE])
+        return 0
     if given.write:
-        FILE.write_text(made, encoding="utf-8")
-    elif given.check:
-        if made != FILE.read_text(encoding="utf-8"):
-            sys.stderr.write(f"{FILE.name}: run scripts/ops_table.py --write\n")
-            return 1
-    else:
-        sys.stdout.write(made)
-    return 0
+        FILE.write_text(made[FILE], encoding="utf-8")  # which the tables are made of
+    made[DOCUMENT] = document()
+    stale = [path for path, text in made.items() if path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        if given.write:
+            path.write_text(made[path], encoding="utf-8")
+        else:
+            sys.stderr.write(f"{path.name}: run scripts/ops_table.py --write\n")
+    return 0 if given.write else int(bool(stale))
+
+
+def document() -> str:
+    """Give docs/ops.md with the tables as they are to be."""
+    from tensorkeep.models.ops.catalogue import names, operator
+
+    listed = [operator(name, None if "kind" in notes else "") for name, notes in names().items()]
+    standard = [
+        [
+            f"`{each.name}`",
+            ", ".join(map(str, each.versions)),
+            _elsewhere(each.caffe2, each.caffe2_note),
+            _elsewhere(each.nnef, each.nnef_note),
+            each.remark,
+        ]
+        for each in listed
+        if each.standard
+    ]
+    lacking = [
+        [
+            f"`{each.name}`",
+            each.what,
+            ", ".join(f"`{name}`" for name in each.nearest),
+            str(each.lowest_opset),
+            each.remark,
+        ]
+        for each in listed
+        if not each.standard
+    ]
+    text = DOCUMENT.read_text(encoding="utf-8")
+    text = _put(text, "standard", ["name", "versions", "Caffe2", "NNEF", "remark"], standard)
+    return _put(text, "lacking", ["name", "what it is", "near to", "from opset", "remark"], lacking)
+
+
+def _elsewhere(names: tuple[str, ...], note: str) -> str:
+    text = ", ".join(f"`{name}`" for name in names) or "-"
+    return f"{text} ({note})" if note else text
+
+
+def _put(text: str, name: str, heads: list[str], rows: list[list[str]]) -> str:
+    begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+    head, found, rest = text.partition(begin)
+    _, also, tail = rest.partition(end)
+    if not found or not also:
+        raise SystemExit(f"{DOCUMENT} lacks the lines {begin.strip()} and {end}")
+    lines = [heads, ["---"] * len(heads), *([_escape(cell) for cell in row] for row in rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{head}{begin}\n{table}\n\n{end}{tail}"
+
+
+def _escape(cell: str) -> str:
+    return re.sub(r"[|*<]", r"\\\g<0>", cell)
 
 
 def catalogue() -> str:

@@ -1,4 +1,4 @@
-"""What a model has beyond its tensors: ONNX's messages as the hub that every dialect is read into."""
+"""What a model has beyond its tensors: ONNX's messages, as the hub for every other dialect."""
 
 from __future__ import annotations
 

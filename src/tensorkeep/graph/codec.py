@@ -35,7 +35,9 @@ def no_files(location: str) -> Source:
     Raises:
         MissingError: always.
     """
-    raise MissingError(f"the model is in no folder, so there is no file {location[:80]!r} beside it")
+    raise MissingError(
+        f"the model is in no folder, so there is no file {location[:80]!r} beside it"
+    )
 
 
 def read_tensor(message: Message, where: str, opener: Opener = no_files) -> Tensor:
@@ -63,6 +65,8 @@ def read_tensor(message: Message, where: str, opener: Opener = no_files) -> Tens
     shape = tuple(message.dims.tolist())
     if len(shape) > _MAX_AXES or any(axis < 0 for axis in shape):
         raise CorruptError(f"has shape {shape[:8]}, which no array can have", where=where)
+    if "segment" in message:
+        raise UnsupportedError("is one of several segments, which no version of ONNX reads", where=where)
     if message.data_location == EXTERNAL:
         return _read_external(message, kind, shape, where, opener)
     if "raw_data" in message and kind is not dtypes.STRING:
@@ -79,7 +83,8 @@ def read_tensor(message: Message, where: str, opener: Opener = no_files) -> Tens
         source, start, stop = found
         if stop - start == kind.nbytes(count):
             return Tensor(kind, shape, source, start, stop - start)
-    return Tensor(kind, shape, _Listed(message, name, kind, count, where))
+    # A copy, whose values stay when the message is given others.
+    return Tensor(kind, shape, _Listed(message.copy(), name, kind, count, where))
 
 
 def _window(message: Message, where: str) -> tuple[Source, int, int]:
@@ -205,14 +210,14 @@ def _narrow(values: Any, kind: DType, where: str) -> memoryview:
         held = kind.numpy
         least, most = np.iinfo(held).min, np.iinfo(held).max
     elif kind in (dtypes.FLOAT32, dtypes.FLOAT64) or kind.kind == "complex":
-        return memoryview(np.ascontiguousarray(values)).cast("B")
+        return np.ascontiguousarray(values).view(np.uint8).data
     else:  # the bits of one element, or of several in a byte
         held = np.dtype("<u2" if kind.bits == 16 else "u1")
         least, most = 0, 1 if kind is dtypes.BOOL else np.iinfo(held).max
     if values.size and not least <= int(values.min()) <= int(values.max()) <= most:
         wide = values[(values < least) | (values > most)][0]
         raise CorruptError(f"holds {wide}, which is no {kind}", where=where)
-    return memoryview(np.ascontiguousarray(values.astype(held))).cast("B")
+    return np.ascontiguousarray(values.astype(held)).view(np.uint8).data
 
 
 def fill_tensor(message: Message, tensor: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Graph: what a model has beyond its tensors, as ONNX says it; the hub that others are read into."""
+"""Graph: what a model has beyond its tensors, as ONNX says it; the hub for other dialects."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Graph:
 
     @cached_property
     def remarks(self) -> dict[str, str]:
-        """By name, where tensors are that are not in the model's own file, and which are missing."""
+        """By name, where tensors lie that are in other files, and which are missing."""
         return self._content[1]
 
     @cached_property

@@ -25,6 +25,8 @@ from tensorkeep.source import MemorySource, Source
 MAX_DEPTH = 100  # messages within one another; what protobuf's own readers allow
 
 _PIECE = 64 << 10  # bytes that are looked at together
+_FIRST = 1 << 10  # fewer at first and behind large values, which the structure is read between
+_AT_HAND = 256  # bytes of an outer piece that are worth a look before more is read
 _RUN = 16  # numbers in a row under one tag from which on they are looked at together
 _BLOCK, _MOST_BLOCK = 4 << 10, 4 << 20
 _LONGEST_TAG, _LONGEST_VARINT = 5, 10
@@ -87,15 +89,21 @@ def scan_pieces(
     Many numbers in a row under one of the tags in `runs` come as a single token on its own, marked
     True, whose range holds them with their tags.
     """
-    at, size = start, _PIECE
+    at, size, least = start, _FIRST, _AT_HAND
     whole = piece
     while at < stop:
-        if at < piece.base or min(stop, at + size) > piece.base + len(piece.data):
+        if at < piece.base or min(stop, at + least) > piece.base + len(piece.data):
             data = bytes(whole.source.read(at, min(at + size, stop)))
             piece = Piece(whole.source, whole.where, data, at)
         local = at - piece.base
-        tokens, behind, run = _split(piece, local, stop - piece.base, what, runs)
-        size = _PIECE if behind > local else 2 * size
+        large = min(size, _PIECE) // 2
+        tokens, behind, run = _split(piece, local, stop - piece.base, large, what, runs)
+        if behind == local:
+            size = least = 4 * size
+        elif behind > len(piece.data):
+            size, least = _FIRST, _AT_HAND
+        else:
+            size, least = min(4 * size, _PIECE), _AT_HAND
         if tokens:
             yield piece, tokens, False
         at = behind + piece.base
@@ -108,11 +116,11 @@ def scan_pieces(
 
 
 def _split(
-    piece: Piece, at: int, room: int, what: str, runs: Container[int]
+    piece: Piece, at: int, room: int, large: int, what: str, runs: Container[int]
 ) -> tuple[list[Token], int, int]:
     """Take fields until the level, the piece or, where a run starts, patience ends.
 
-    Gives them, where to go on, and the tag of the run.
+    Of a value from `large` bytes on, only the head has to be in the piece. Gives them, where to go on, and the tag of the run.
     """
     data = piece.data
     end = min(len(data), room)
@@ -138,7 +146,7 @@ def _split(
                 if at > end:
                     if at > room:
                         raise _BrokenError(f"a field of {size:,} bytes, {room - start:,} are left")
-                    if size < _PIECE // 2:
+                    if size < large:
                         return found, head, 0
             else:
                 start = at

@@ -68,7 +68,8 @@ def _dynamic_quantize(given: Feeds) -> Sequence[Array]:
 
 
 def _quantized(x: Array, scale: float, zero: int) -> Array:
-    return np.clip(np.rint(np.float32(x) / np.float32(scale)) + zero, 0, 255).astype(np.uint8)
+    rounded = np.rint(np.float32(x) / np.float32(scale)) + zero
+    return np.asarray(np.clip(rounded, 0, 255), np.uint8)
 
 
 def _whole(x: Array, scale: float, zero: int) -> Array:
@@ -173,7 +174,7 @@ def _instance_gradient(given: Feeds) -> Sequence[Array]:
 
 
 def _qr(given: Feeds) -> Sequence[Array]:
-    q, r = np.linalg.qr(given["X"] if "X" in given else given["A"])
+    q, r = np.linalg.qr(given["A"].astype(np.float64))
     sign = np.sign(np.diag(r))
     return [q * sign, r * sign[:, None]]
 

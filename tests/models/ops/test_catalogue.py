@@ -66,7 +66,7 @@ def test_operator() -> None:
 
 
 def test_operator_that_is_not_there() -> None:
-    with pytest.raises(MissingError, match="no operator called 'Cnov'. Did you mean Conv"):
+    with pytest.raises(MissingError, match=r"no operator called 'Cnov'\. Did you mean Conv"):
         ops.operator("Cnov")
     with pytest.raises(MissingError, match=r"'Conv' in the domain ai\.onnx\.ml"):
         ops.operator("Conv", "ai.onnx.ml")

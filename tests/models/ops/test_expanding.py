@@ -173,6 +173,15 @@ def _too_old() -> str:
     return str(found.value)
 
 
+def test_reduction_that_is_known_only_when_it_runs_is_refused() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+    g (float[2] X) => (float Y) { Y = own.Loss <how = "sum"> (X) }
+    <domain: "own", opset_import: ["" : 17]>
+    Loss <how> (x) => (y) { y = IdentityLoss <reduction: string = @how> (x) }"""
+    with pytest.raises(UnsupportedError, match="none of mean, none, sum"):
+        expanded(text)
+
+
 def test_state_without_a_graph() -> None:
-    with pytest.raises(ArgumentError, match="holds tensors alone, and no operators"):
+    with pytest.raises(ArgumentError, match="holds tensors, but no graph"):
         ops.expand(State({}))

@@ -66,13 +66,13 @@ def test_runs_at_each_opset_or_says_which_it_needs(opset: int) -> None:
                 expanded(text)
             continue
         given = feeds(name, parse(text))
-        made = run(expanded(text), given, check=opset < 13 or opset > 27)
+        made = run(expanded(text), given)
         for one, other in zip(made, REFERENCES[name](given), strict=True):
             close(one.astype(float), other, 1 if one.dtype == np.uint8 else 1e-4)
 
 
 @pytest.mark.parametrize("kind", ["float16", "double"])
-@pytest.mark.parametrize("name", ["Affine", "SmoothL1Loss", "LeakyReluGrad", "TanhGrad", "QR"])
+@pytest.mark.parametrize("name", ["Affine", "SmoothL1Loss", "LeakyReluGrad", "TanhGrad"])
 def test_other_floats(name: str, kind: str) -> None:
     text = ops.example(name)
     given = {key: value.astype(np.dtype(kind)) for key, value in feeds(name, parse(text)).items()}

@@ -13,13 +13,14 @@ def windows(x: Array, kernel: int, stride: int) -> Array:
     axes = tuple(range(2, x.ndim))
     seen = np.lib.stride_tricks.sliding_window_view(x, (kernel,) * len(axes), axes)
     picked = seen[(slice(None), slice(None), *[slice(None, None, stride)] * len(axes))]
-    return picked.reshape(*picked.shape[: x.ndim], -1)
+    flat: Array = picked.reshape(*picked.shape[: x.ndim], -1)
+    return flat
 
 
 def conv(x: Array, w: Array, pad: int = 0) -> Array:
     padded = np.pad(x, [(0, 0), (0, 0), (pad, pad), (pad, pad)])
     seen = windows(padded, w.shape[-1], 1)
-    return np.einsum("nchwk,ock->nohw", seen, w.reshape(*w.shape[:2], -1))
+    return np.asarray(np.einsum("nchwk,ock->nohw", seen, w.reshape(*w.shape[:2], -1)))
 
 
 def conv_transpose(x: Array, w: Array, stride: int) -> Array:

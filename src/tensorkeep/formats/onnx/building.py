@@ -33,7 +33,7 @@ def build(state: State, *, checksums: bool | None) -> Graph:
     digests = None
     if checksums:
         fresh = {name: tensor for name, tensor in state.items() if name not in state.digests}
-        digests = {name: "" for name in state} | dict(state.digests) | checksum.digests(fresh)
+        digests = dict.fromkeys(state, "") | dict(state.digests) | checksum.digests(fresh)
         digests = {name: digests[name] for name in state}
     _write_metadata(graph.model, state, digests)
     if checksums:
@@ -74,9 +74,7 @@ def _filled(state: State, graph: Graph) -> Graph:
 def _write_metadata(model: Message, state: State, digests: dict[str, str] | None) -> None:
     """Have metadata_props say what the state's metadata does, untouched where they do."""
     texts = {
-        key: value
-        for key, value in state.metadata.items()
-        if isinstance(value, str) and key != KEY
+        key: value for key, value in state.metadata.items() if isinstance(value, str) and key != KEY
     }
     others = {key: value for key, value in state.metadata.items() if key not in texts}
     entries = [entry for entry in model.metadata_props if entry.key != KEY]

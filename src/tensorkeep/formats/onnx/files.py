@@ -1,4 +1,4 @@
-"""The files beside a model that its tensors name: which may be read, and laying tensors out in them.
+"""The files beside a model that its tensors name: which may be read, and how they are laid out.
 
 A name is taken as a path below the model's own folder, also for a model that was named without a
 folder. Links of any kind are refused, since whoever made the model would choose what is read.
@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from tensorkeep import dtypes
 from tensorkeep.errors import ArgumentError, MissingError
 from tensorkeep.format import Stream
 from tensorkeep.graph.codec import Opener, external_entries
@@ -171,8 +170,3 @@ def is_own(name: str, model_name: str) -> bool:
     """
     pattern = rf"{re.escape(model_name)}(\.[0-9a-f]{{8}})?(\.data|\.safetensors)"
     return re.fullmatch(pattern, name) is not None
-
-
-def can_leave(tensor: Tensor) -> bool:
-    """Whether the bytes of a tensor may be in another file; those of text may not."""
-    return tensor.dtype is not dtypes.STRING

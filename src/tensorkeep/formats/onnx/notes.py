@@ -17,9 +17,10 @@ from tensorkeep.graph import Graph
 from tensorkeep.graph.schema import ENTRY
 from tensorkeep.message import Message
 from tensorkeep.message.encoding import Parts, Stream, gather_message
-from tensorkeep.notes import KEY, Notes, parse_notes
+from tensorkeep.notes import KEY, VERSION, Notes, parse_notes
 from tensorkeep.source import MemorySource, Window
 from tensorkeep.wire.seal import NO_DIGEST, SEAL
+from tensorkeep.wire.text import dump_json
 
 NAME = "state"  # of the graph of a state that is no model
 
@@ -31,13 +32,20 @@ class Noted(NamedTuple):
     sealed: bool
 
 
-def read_notes(model: Message, names: Iterable[str], where: str) -> Noted:
+def read_notes(model: Message, names: Iterable[str], where: str, *, needed: bool) -> Noted:
     """Read a model's notes; empty ones where it has none.
 
     Raises:
-        CorruptError: they are damaged.
+        CorruptError: they are damaged, or gone where they are needed.
     """
     texts = [entry.value for entry in model.metadata_props if entry.key == KEY]
+    if not texts and needed:
+        raise CorruptError(
+            "keeps a state, but the notes at its end are gone",
+            where=where,
+            cure="It is cut short, or was changed by another tool; give its graph another name to "
+            "read it as a model.",
+        )
     if not texts:
         return Noted(Notes(), False)
     if len(texts) > 1:
@@ -54,12 +62,17 @@ def write_notes(model: Message, notes: Notes) -> None:
     document = notes.dump()
     entries = model.metadata_props
     kept = [entry for entry in entries if entry.key != KEY]
+    if not document and is_bare(model):
+        document = EMPTY  # what is cut short in front of it is told so
     if notes.digests is not None:
         document = f"{document[:-1]},{_member(NO_DIGEST)}"
     if document:
         kept.append(Message(ENTRY, key=KEY, value=document))
     if document or len(kept) != len(entries):
         model.metadata_props = kept
+
+
+EMPTY = dump_json({"version": VERSION})
 
 
 def is_bare(model: Message) -> bool:

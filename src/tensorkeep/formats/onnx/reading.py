@@ -8,6 +8,7 @@ from tensorkeep.formats.onnx.notes import check_sealed, is_bare, read_notes
 from tensorkeep.graph import Graph
 from tensorkeep.graph.schema import MODEL
 from tensorkeep.message import Message
+from tensorkeep.notes import KEY
 from tensorkeep.state import Json, State
 from tensorkeep.store import Location
 
@@ -36,18 +37,20 @@ def state_of(model: Message, location: Location, format: str) -> State:
     try:
         graph = Graph(model, opener=opener, where=where)
         state = State.of_graph(graph)
-        notes, sealed = read_notes(model, state, where)
+        bare = is_bare(model)
+        notes, sealed = read_notes(model, state, where, needed=bare)
         if sealed:
             check_sealed(graph)
-        metadata: dict[str, Json] = {**state.metadata, **notes.metadata}
-        metadata.pop("tensorkeep", None)
+        metadata: dict[str, Json] = dict(state.metadata)
+        metadata.pop(KEY, None)
+        metadata.update(notes.metadata)
         tensors = state
         return state.replace(
             tensors={name: tensors[name] for name in notes.digests or tensors},
             metadata=metadata,
             skeleton=notes.skeleton,
             digests=notes.digests,
-            graph=None if is_bare(model) else graph,
+            graph=None if bare else graph,
             format=format,
             close=close,
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
+from tensorkeep import dtypes
 from tensorkeep.errors import ArgumentError, MissingError, TensorKeepError
 from tensorkeep.format import Stream
 from tensorkeep.formats.onnx.building import build
@@ -12,7 +14,6 @@ from tensorkeep.formats.onnx.files import (
     DATA,
     SAFETENSORS,
     DataFile,
-    can_leave,
     choose_name,
     files_named,
     is_own,
@@ -147,7 +148,7 @@ def _is_there(source: Source, location: Location, name: str) -> bool:
     try:
         if isinstance(source, FileSource) and isinstance(found, FileSource):
             a, b = source.info(), found.info()
-            return (a.st_dev, a.st_ino, a.st_size) == (b.st_dev, b.st_ino, b.st_size)
+            return os.path.samestat(a, b)
         return bytes(found.read(0, found.size)) == bytes(source.read(0, source.size))
     finally:
         found.close()
@@ -165,12 +166,13 @@ def _put_outside(
     """Move large tensors out of the model; gives the files to write."""
     chosen: dict[str, Place] = {}
     for key, place in graph.places().items():
-        if "raw_data" in place.message or not _is_small(place):
-            tensor = graph.read(place)
-            if tensor.nbytes >= max(least, 1) and can_leave(tensor):
-                if isinstance(tensor.source, Absent):
-                    continue
-                chosen[key] = place
+        if place.message.data_location == EXTERNAL:  # it stays where it is
+            continue
+        tensor = graph.read(place)
+        if tensor.nbytes < max(least, 1) or isinstance(tensor.source, Absent):
+            continue
+        if tensor.dtype is not dtypes.STRING:  # text cannot be in another file
+            chosen[key] = place
     if not chosen:
         return []
     own = {file for file in before if is_own(file, location.name) or file == name}
@@ -183,10 +185,6 @@ def _put_outside(
             set_external(chosen[part.name].message, file.name, part.offset, part.tensor.nbytes)
         files.append(file)
     return files
-
-
-def _is_small(place: Place) -> bool:
-    return place.message.data_location == EXTERNAL
 
 
 def _per_tensor(name: str, chosen: dict[str, Place]) -> dict[str, list[str]]:

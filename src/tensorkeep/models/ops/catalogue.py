@@ -183,6 +183,7 @@ def _notes(notes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _attribute(row: list[Any]) -> Attribute:
-    name, kind, required, default = [*row, *(False, None)[len(row) - 2 :]]
+    name, kind, *more = row
+    default = more[1] if len(more) > 1 else None
     value: Value = tuple(default) if isinstance(default, list) else default
-    return Attribute(name, kind, required, value)
+    return Attribute(name, kind, bool(more and more[0]), value)

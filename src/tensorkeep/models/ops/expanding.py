@@ -9,14 +9,14 @@ by the opset that the model imports, so a function imports that opset too, whate
 from __future__ import annotations
 
 from collections.abc import Iterator
-from os import PathLike
 from typing import Any
 
-from tensorkeep.errors import ArgumentError, UnsupportedError
+from tensorkeep.errors import UnsupportedError
 from tensorkeep.graph.graph import Graph
-from tensorkeep.graph.schema import ATTRIBUTE_TYPES, FUNCTION
+from tensorkeep.graph.schema import FUNCTION
 from tensorkeep.graph.walking import TRAINING_PARTS, graphs_within, subgraphs
 from tensorkeep.message import Message
+from tensorkeep.models.opening import Model, graph_of, open_model
 from tensorkeep.models.ops.catalogue import names, newest_opset, operator
 from tensorkeep.models.ops.functions import Function, functions, variants
 from tensorkeep.models.ops.operators import ONNX, OURS
@@ -28,7 +28,7 @@ _IR_FUNCTION, _IR_DEFAULT, _IR_OVERLOAD = 8, 9, 10
 _REPLACED = ("Upsample", "Scatter")  # deprecated, and the same as another operator
 
 
-def expand(model: str | PathLike[str] | State, *, kernels: bool = True) -> State:
+def expand(model: Model, *, kernels: bool = True) -> State:
     """Give a model with functions for the operators that ONNX lacks, so that any runtime runs it.
 
     What it does not change stays as it was, in subgraphs and in functions of its own too. A model
@@ -45,19 +45,10 @@ def expand(model: str | PathLike[str] | State, *, kernels: bool = True) -> State
         ArgumentError: it has no graph.
         MissingDependencyError: the onnx package is not installed.
     """
-    state = model if isinstance(model, State) else _open(model)
-    if state.graph is None:
-        cure = "Give a model, such as an .onnx file."
-        raise ArgumentError("holds tensors alone, and no operators", where=state.where, cure=cure)
-    graph = state.graph.copy()
+    state = open_model(model)
+    graph = graph_of(state).copy()
     expand_graph(graph, kernels=kernels)
     return State.of_graph(graph, state)
-
-
-def _open(path: str | PathLike[str]) -> State:
-    from tensorkeep import api
-
-    return api.open(path)
 
 
 def expand_graph(graph: Graph, *, kernels: bool = True) -> list[str]:
@@ -148,8 +139,9 @@ def _overload(node: Message, name: str, domain: str) -> str:
     reduction = next((a for a in node.attribute if a.name == "reduction"), None)
     if reduction is None or len(listed) == 1:
         return str(node.overload) if node.overload in listed else ""
-    wanted = _SPELT.get(text := reduction.s.decode("utf-8", "replace").lower(), text)
-    if wanted not in listed or reduction.type not in (0, ATTRIBUTE_TYPES["STRING"]):
+    text: str = reduction.s.decode("utf-8", "replace").lower()
+    wanted = _SPELT.get(text, text)
+    if not text or wanted not in listed:  # one that refers to an attribute of the function is empty
         choices = ", ".join(sorted({"mean", *filter(None, listed)}))
         raise UnsupportedError(f"{_named(node)} has a reduction that is none of {choices}")
     return wanted

@@ -49,11 +49,12 @@ def functions() -> dict[tuple[str, str, str], Function]:
     15
     """
     folder = files("tensorkeep.models.ops") / "functions"
-    found = []
-    for entry in folder.iterdir():
-        for file in entry.iterdir() if entry.is_dir() else [entry]:
-            if file.name.endswith(".onnxtxt"):
-                found.append(_read(file.read_text(encoding="utf-8")))
+    found = [
+        _read(file.read_text(encoding="utf-8"))
+        for entry in folder.iterdir()
+        for file in (entry.iterdir() if entry.is_dir() else [entry])
+        if file.name.endswith(".onnxtxt")
+    ]
     found.sort(key=lambda function: (function.domain != OURS, function.name, function.overload))
     return {(each.domain, each.name, each.overload): each for each in found}
 

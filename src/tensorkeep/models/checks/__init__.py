@@ -1,0 +1,1 @@
+"""What may be wrong with a model, a kind of fault in each file."""
