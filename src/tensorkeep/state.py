@@ -5,11 +5,13 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorkeep.errors import ArgumentError, MissingError, UnsafeError
-from tensorkeep.graph import Graph
 from tensorkeep.tensor import Tensor
+
+if TYPE_CHECKING:  # which takes a while to import, and most states are no models
+    from tensorkeep.graph import Graph
 
 MAX_NAME = 4096
 _GLOBS = 'Give text such as "encoder.*", or a list of such.'
@@ -120,6 +122,7 @@ class State(Mapping[str, Tensor]):
             before: what it was made from; the digests and checks of tensors that lie where they
                 lay there are still good.
 
+        >>> from tensorkeep.graph import Graph
         >>> from tensorkeep.graph.schema import MODEL
         >>> from tensorkeep.message import Message
         >>> State.of_graph(Graph(Message(MODEL, ir_version=10))).graph.model.ir_version

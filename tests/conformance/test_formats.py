@@ -22,7 +22,6 @@ from tensorkeep.stores.memory import MemoryStore
 from tensorkeep.tensor import Tensor
 
 
-
 def _cases() -> list[Any]:
     """Every format with its defaults, and without checksums where it can."""
     cases = []

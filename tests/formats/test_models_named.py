@@ -60,13 +60,6 @@ FEATURE = sized(1, b"image") + sized(2, b"a picture") + sized(3, sized(4, b"\x08
 DESCRIPTION = sized(1, FEATURE) + sized(10, FEATURE) + sized(100, sized(1, b"It sees."))
 
 MODELS: dict[str, tuple[bytes, str]] = {
-    "onnx": (onnx_model(), "an ONNX model"),
-    "onnx, large": (
-        onnx_model(1000, producer_name="pytorch", producer_version="2.9"),
-        "ONNX model",
-    ),
-    "onnx tensor": (onnx_tensor(name="input"), "an ONNX tensor"),
-    "onnx tensor without a name": (onnx_tensor(), "an ONNX tensor"),
     "graph": (FROZEN + VERSIONS, "a TensorFlow GraphDef"),
     "small graph": (GRAPH + VERSIONS, "a TensorFlow GraphDef"),
     "graph that begins with a large node": (
@@ -135,6 +128,22 @@ def test_ours_are_none_of_them() -> None:
 @given(data=st.binary(max_size=300), more=st.integers(0, 1 << 40))
 def test_any_bytes_are_looked_at_without_an_error(data: bytes, more: int) -> None:
     assert isinstance(name_model(data, len(data) + more), str)
+
+
+@pytest.mark.parametrize("name", ["model.pb", "model", "model.onnx", "model.safetensors"])
+@pytest.mark.parametrize("large", [False, True])
+def test_onnx_models_are_read(large: bool, name: str) -> None:
+    data = onnx_model(1000, producer_name="pytorch") if large else onnx_model()
+    assert tk.open(at(data, name)).format == "onnx"
+    assert name_model(data[:4096], len(data)) == "an ONNX model"
+
+
+@pytest.mark.parametrize("name", ["input_0.pb", "input_0"])
+def test_onnx_tensors_are_read(name: str) -> None:
+    for data, called in ((onnx_tensor(name="input"), "input"), (onnx_tensor(), "input_0")):
+        assert name_model(data[:4096], len(data)) == "an ONNX tensor"
+        with tk.open(at(data, name)) as state:
+            assert (state.format, list(state)) == ("onnx-tensor", [called])
 
 
 @given(data=st.sampled_from([data for data, _ in MODELS.values()]), stop=st.integers(0, 5000))

@@ -20,6 +20,7 @@ from tensorkeep.cli.convert import convert
 from tensorkeep.cli.demo import demo
 from tensorkeep.cli.diff import diff
 from tensorkeep.cli.ls import ls
+from tensorkeep.cli.ops import ops
 from tensorkeep.cli.show import show
 from tensorkeep.cli.terminal import fail, problem_of, say, say_json, warn
 from tensorkeep.cli.verify import verify
@@ -92,5 +93,5 @@ def _options(
     pass
 
 
-for _command in (ls, show, convert, diff, verify, checkpoints, demo):
+for _command in (ls, show, convert, diff, verify, ops, checkpoints, demo):
     app.command()(_guarded(_command))

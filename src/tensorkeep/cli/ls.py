@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,9 +24,11 @@ from tensorkeep.cli.terminal import (
     table,
 )
 from tensorkeep.diff import scalars
-from tensorkeep.graph import Graph, Value
 from tensorkeep.state import State
 from tensorkeep.tensor import Tensor
+
+if TYPE_CHECKING:
+    from tensorkeep.graph import Graph, Value
 
 _COMMON = 8  # types of nodes
 _SHOWN = 12  # values beside the tensors, unless asked for more

@@ -53,6 +53,7 @@ def read_tensor(message: Message, where: str, opener: Opener = no_files) -> Tens
     Raises:
         CorruptError: its element type, shape and data contradict one another.
         UnsafeError: it names a file that is not the model's own.
+        UnsupportedError: it is a segment of a tensor.
     """
     number = message.data_type
     if number not in KINDS:
@@ -66,7 +67,8 @@ def read_tensor(message: Message, where: str, opener: Opener = no_files) -> Tens
     if len(shape) > _MAX_AXES or any(axis < 0 for axis in shape):
         raise CorruptError(f"has shape {shape[:8]}, which no array can have", where=where)
     if "segment" in message:
-        raise UnsupportedError("is one of several segments, which no version of ONNX reads", where=where)
+        problem = "holds one of several segments of a tensor, which nothing puts together"
+        raise UnsupportedError(problem, where=where)
     if message.data_location == EXTERNAL:
         return _read_external(message, kind, shape, where, opener)
     if "raw_data" in message and kind is not dtypes.STRING:

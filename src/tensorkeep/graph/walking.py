@@ -38,13 +38,23 @@ def walk(model: Message) -> Iterator[Place]:
     """
     seen: set[str] = set()
     times: dict[str, int] = {}
-    for place in _walk_model(model):
+    for place in map(_readable, _walk_model(model)):
         name = place.name
         while name in seen:
             times[place.name] = times.get(place.name, 1) + 1
             name = f"{place.name}~{times[place.name]}"
         seen.add(name)
         yield place if name == place.name else place._replace(name=name)
+
+
+def _readable(place: Place) -> Place:
+    """Write the bytes of a name that are not UTF-8 in a way that every file can hold."""
+    try:
+        place.name.encode()
+    except UnicodeEncodeError:
+        data = place.name.encode("utf-8", "surrogateescape")
+        return place._replace(name=data.decode("utf-8", "backslashreplace"))
+    return place
 
 
 def _walk_model(model: Message) -> Iterator[Place]:

@@ -120,7 +120,8 @@ def _split(
 ) -> tuple[list[Token], int, int]:
     """Take fields until the level, the piece or, where a run starts, patience ends.
 
-    Of a value from `large` bytes on, only the head has to be in the piece. Gives them, where to go on, and the tag of the run.
+    Of a value from `large` bytes on, only the head has to be in the piece. Gives them, where to go
+    on, and the tag of the run.
     """
     data = piece.data
     end = min(len(data), room)

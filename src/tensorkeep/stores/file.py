@@ -91,7 +91,12 @@ class FileStore(Store):
 
     def get_own(self, key: str) -> Source:
         path = self._contained(key)
-        source = FileSource(path)
+        try:
+            source = FileSource(path)
+        except MissingError:
+            if os.path.islink(path) and not self._is_cached(os.path.realpath(path)):
+                raise UnsafeError("is a link, to nothing", where=str(path)) from None
+            raise
         try:
             self._refuse_links(key, path, source.info())  # what was opened is what is looked at
         except BaseException:

@@ -12,6 +12,9 @@ from tests.models.ops.running import expanded, graph_of, parse, run, run_text
 
 import tensorkeep as tk
 from tensorkeep.errors import ArgumentError, UnsupportedError
+from tensorkeep.graph.graph import Graph
+from tensorkeep.graph.schema import MODEL
+from tensorkeep.message import Message
 from tensorkeep.models import ops
 from tensorkeep.state import State
 
@@ -89,6 +92,24 @@ def test_in_subgraphs_and_functions() -> None:
     assert {each.domain for each in model.functions[0].opset_import} == {"", ops.OURS}
     assert run(model, {"X": X, "c": np.array(True)})[0] == pytest.approx([0.4795001, 1.8427008])
     assert run(model, {"X": X, "c": np.array(False)})[0] == pytest.approx(2 * X)
+
+
+def test_in_training_graphs() -> None:
+    model = parse(f"{HEAD}g (float[2] X) => (float[2] Y) {{ Y = Relu (X) }}")
+    training = model.training_info.add()
+    training.algorithm.CopyFrom(parse(f"{HEAD}t () => (float[2] w) {{ w = Erfc (w0) }}").graph)
+    graph = Graph(Message.parse(MODEL, model.SerializeToString()))
+    assert ops.expand_graph(graph) == ["Erfc"]
+    made = onnx.load_from_string(graph.model.encode())
+    assert made.training_info[0].algorithm.node[0].domain == ops.OURS
+    assert [each.name for each in made.functions] == ["Erfc"]
+
+
+def test_refusal_closes_what_was_opened(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    onnx.save(parse(f"{HEAD}g (float[2] X) => (float[2] Y) {{ Y = Erfc (X, X) }}"), path)
+    with pytest.raises(UnsupportedError, match=r"a\.onnx: the node 'Y' \(Erfc\) has 2 inputs"):
+        ops.expand(path)
 
 
 def test_outputs_that_nobody_wants() -> None:

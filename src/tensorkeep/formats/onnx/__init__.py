@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from tensorkeep.dtypes import DTYPES
 from tensorkeep.format import Format
+from tensorkeep.formats.onnx import tensor
 from tensorkeep.formats.onnx.reading import decode
 from tensorkeep.formats.onnx.texts import (
     JSON_ENDINGS,
@@ -73,4 +74,13 @@ JSON = Format(
     checked_by="XXH3-128",
 )
 
-__all__ = ["FORMAT", "JSON", "TEXT"]
+ONE = Format(
+    name="onnx-tensor",
+    suffixes=(),
+    accepts=tensor.accepts,
+    decode=tensor.decode,
+    encode=None,
+    written_by="ONNX's own tools",
+)
+
+__all__ = ["FORMAT", "JSON", "ONE", "TEXT"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from tensorkeep.errors import ArgumentError, MissingError
@@ -79,6 +79,8 @@ class DataFile(NamedTuple):
         if self.head:
             yield self.head
         for part in self.parts:
+            if part.offset < at:  # the bytes of one before, which it shares
+                continue
             if part.offset > at:
                 yield bytes(part.offset - at)
             yield from part.tensor.pieces()
@@ -88,16 +90,22 @@ class DataFile(NamedTuple):
 def lay_out(name: str, tensors: Mapping[str, Tensor], align: int) -> DataFile:
     """Lay tensors out in a file, a safetensors file where it is called so.
 
+    Those that are the same bytes of one source are there once, but in a safetensors file.
+
     Raises:
         ArgumentError: the header of a safetensors file would be too long.
     """
     if name.endswith(SAFETENSORS):
         return _lay_out_safetensors(name, tensors, align)
     parts, at = [], 0
+    known: dict[tuple[int, int, int], int] = {}
     for key, tensor in tensors.items():
-        at += -at % align
-        parts.append(Part(key, tensor, at))
-        at += tensor.nbytes
+        held = id(tensor.source), tensor.offset, tensor.nbytes
+        if held not in known:
+            at += -at % align
+            known[held] = at
+            at += tensor.nbytes
+        parts.append(Part(key, tensor, known[held]))
     return DataFile(name, b"", parts, at)
 
 
@@ -114,23 +122,34 @@ def _lay_out_safetensors(name: str, tensors: Mapping[str, Tensor], align: int) -
     return DataFile(name, head, parts, at)
 
 
-def choose_name(location: Location, wanted: str, own: set[str]) -> str:
+def choose_name(location: Location, wanted: str, before: set[str], *, given: bool) -> str:
     """Choose the name of a data file so that no file that is there is overwritten.
 
-    The files of the model that is to be replaced (`own`) stay until the new one stands.
+    The files of the model that is to be replaced (`before`) stay until the new one stands.
+
+    Args:
+        location: the model.
+        wanted: the name to use if it is free.
+        before: the files that the model has that is there now.
+        given: whether the caller spelt the name out, so that only files of the model's own make
+            another name of it.
 
     Raises:
         ArgumentError: there is such a file, and it does not belong to the model.
+        UnsafeError: the name leads out of the model's folder, or is a link.
     """
     beside = location.sibling(wanted)
-    if wanted not in own and not _exists(beside):
-        return wanted
-    if wanted not in own:
-        raise ArgumentError(
-            "is there already, and is not this model's",
-            where=beside.where,
-            cure="Remove it, or choose another name with external=....",
-        )
+    if beside.key == location.key:
+        raise ArgumentError("cannot be the model's and its tensors' file", where=location.where)
+    if wanted not in before:
+        if not _exists(beside):
+            return wanted
+        if given and not any(_unmarked(name) == wanted for name in before):
+            raise ArgumentError(
+                "is there already, and is not this model's",
+                where=beside.where,
+                cure="Remove it, or choose another name with external=....",
+            )
     folder, slash, name = wanted.rpartition("/")
     while True:
         fresh = f"{folder}{slash}{_marked(name, secrets.token_hex(4))}"
@@ -147,26 +166,34 @@ def _marked(name: str, mark: str) -> str:
     >>> _marked("m.onnx.data", "01234567"), _marked("m.onnx.01234567.data", "89abcdef")
     ('m.onnx.01234567.data', 'm.onnx.89abcdef.data')
     """
-    name = _MARK.sub("", name)
+    name = _unmarked(name)
     stem, dot, ending = name.rpartition(".")
     return f"{stem}.{mark}.{ending}" if dot else f"{name}.{mark}"
 
 
+def _unmarked(name: str) -> str:
+    return _MARK.sub("", name)
+
+
 def _exists(location: Location) -> bool:
     try:
-        location.store.get(location.key).close()
+        location.store.get_own(location.key).close()
     except MissingError:
         return False
     return True
 
 
-def is_own(name: str, model_name: str) -> bool:
-    """Say whether a data file is named after the model, so that it may be deleted with it.
+def is_own(name: str, model_name: str, wanted: Iterable[str] = ()) -> bool:
+    """Say whether a data file is the model's alone, so that it may be deleted with it.
 
-    >>> is_own("m.onnx.data", "m.onnx"), is_own("m.onnx.89abcdef.data", "m.onnx")
+    It is where it is named after the model, or where we have put a mark into a name `wanted`.
+
+    >>> is_own("m.onnx.data", "m.onnx"), is_own("m.onnx.2.89abcdef.data", "m.onnx")
     (True, True)
-    >>> is_own("weights.bin", "m.onnx")
-    False
+    >>> is_own("w.bin", "m.onnx", ["w.bin"]), is_own("w.89abcdef.bin", "m.onnx", ["w.bin"])
+    (False, True)
     """
-    pattern = rf"{re.escape(model_name)}(\.[0-9a-f]{{8}})?(\.data|\.safetensors)"
-    return re.fullmatch(pattern, name) is not None
+    pattern = rf"{re.escape(model_name)}(\.[0-9]+)?(\.[0-9a-f]{{8}})?(\.data|\.safetensors)"
+    if re.fullmatch(pattern, name):
+        return True
+    return _unmarked(name) != name and _unmarked(name) in set(wanted)

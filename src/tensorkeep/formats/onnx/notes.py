@@ -22,7 +22,7 @@ from tensorkeep.source import MemorySource, Window
 from tensorkeep.wire.seal import NO_DIGEST, SEAL
 from tensorkeep.wire.text import dump_json
 
-NAME = "state"  # of the graph of a state that is no model
+NAME = f"{KEY}.state"  # of the graph of a state that is no model
 
 
 class Noted(NamedTuple):
@@ -80,8 +80,7 @@ def is_bare(model: Message) -> bool:
     graph = model.graph
     others = ("node", "input", "output", "value_info", "sparse_initializer")
     return (
-        model.producer_name == KEY
-        and graph.name == NAME
+        graph.name == NAME
         and not any(name in graph for name in others)
         and not any(name in model for name in ("functions", "training_info"))
     )

@@ -64,6 +64,10 @@ def encode(
         ArgumentError: an option has no such value, or the model would be too large for one file.
     """
     least, step = size_of(threshold) or 0, _alignment(align)
+    if external == "" or not isinstance(external, bool | str | None):
+        raise ArgumentError(
+            f"external cannot be {external!r}", cure="Give True, False or the name of a file."
+        )
     graph = build(state, checksums=checksums)
     before = _files_before(location)
     kept = _inline(graph, location, keep=external is None)
@@ -77,11 +81,17 @@ def encode(
                     cure="Save it with external=True.",
                 )
             external = True
-    files: list[DataFile] = []
+    files: dict[str, DataFile] = {}  # by the names that were wanted
     if external:
-        name = location.name + DATA if external is True else external
-        files = _put_outside(graph, location, name, before, per_tensor, least, step)
-    for file in files:
+        given = isinstance(external, str)
+        name = external if isinstance(external, str) else location.name + DATA
+        chosen = _large(graph, least)
+        groups = _per_tensor(name, chosen) if per_tensor else {name: list(chosen)}
+        for wanted, keys in groups.items():
+            if keys:
+                there = choose_name(location, wanted, before, given=given)
+                files[wanted] = _put_outside(graph, there, {key: chosen[key] for key in keys}, step)
+    for file in files.values():
         yield file.stream(location)
     seal_model(graph.model)
     parts: Parts = []
@@ -94,8 +104,8 @@ def encode(
             cure="Lower the threshold.",
         )
     yield Stream(location.key, join_parts(parts), size)
-    for name in sorted(before - kept - {file.name for file in files}):
-        if is_own(name, location.name):
+    for name in sorted(before - kept - {file.name for file in files.values()}):
+        if is_own(name, location.name, files):
             yield Stream(location.sibling(name).key, None)
 
 
@@ -131,7 +141,12 @@ def _inline(graph: Graph, location: Location, *, keep: bool) -> set[str]:
             continue
         tensor = graph.read(place)
         name = external_entries(place.message).get("location", "")
-        if same and (isinstance(tensor.source, Absent) or _is_there(tensor.source, location, name)):
+        is_model = name.removeprefix("./") == location.name  # which is about to be replaced
+        if (
+            same
+            and not is_model
+            and (isinstance(tensor.source, Absent) or _is_there(tensor.source, location, name))
+        ):
             kept.add(name)
         else:
             fill_tensor(place.message, tensor)
@@ -154,37 +169,24 @@ def _is_there(source: Source, location: Location, name: str) -> bool:
         found.close()
 
 
-def _put_outside(
-    graph: Graph,
-    location: Location,
-    name: str,
-    before: set[str],
-    per_tensor: bool,
-    least: int,
-    align: int,
-) -> list[DataFile]:
-    """Move large tensors out of the model; gives the files to write."""
+def _large(graph: Graph, least: int) -> dict[str, Place]:
+    """Find the tensors to move out of the model."""
     chosen: dict[str, Place] = {}
     for key, place in graph.places().items():
-        if place.message.data_location == EXTERNAL:  # it stays where it is
-            continue
-        tensor = graph.read(place)
-        if tensor.nbytes < max(least, 1) or isinstance(tensor.source, Absent):
-            continue
-        if tensor.dtype is not dtypes.STRING:  # text cannot be in another file
-            chosen[key] = place
-    if not chosen:
-        return []
-    own = {file for file in before if is_own(file, location.name) or file == name}
-    groups = _per_tensor(name, chosen) if per_tensor else {name: list(chosen)}
-    files = []
-    for wanted, keys in groups.items():
-        tensors = {key: graph.read(chosen[key]) for key in keys}
-        file = lay_out(choose_name(location, wanted, own), tensors, align)
-        for part in file.parts:
-            set_external(chosen[part.name].message, file.name, part.offset, part.tensor.nbytes)
-        files.append(file)
-    return files
+        if place.message.data_location != EXTERNAL:
+            tensor = graph.read(place)
+            stays = tensor.dtype is dtypes.STRING or isinstance(tensor.source, Absent)
+            if tensor.nbytes >= max(least, 1) and not stays:
+                chosen[key] = place
+    return chosen
+
+
+def _put_outside(graph: Graph, name: str, chosen: dict[str, Place], align: int) -> DataFile:
+    """Move tensors out of the model into a file."""
+    file = lay_out(name, {key: graph.read(place) for key, place in chosen.items()}, align)
+    for part in file.parts:
+        set_external(chosen[part.name].message, name, part.offset, part.tensor.nbytes)
+    return file
 
 
 def _per_tensor(name: str, chosen: dict[str, Place]) -> dict[str, list[str]]:

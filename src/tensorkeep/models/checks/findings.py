@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 Severity = Literal["error", "warning"]
 
+_GUESSES, _COMPARED = 50, 2000  # since each takes milliseconds
 MOST = 2000  # findings that are kept; who has more will not read them one by one
 
 
@@ -40,6 +44,7 @@ class Report:
     def __init__(self) -> None:
         self._findings: dict[Finding, None] = {}
         self.left_out = 0
+        self._guesses = _GUESSES
 
     def error(
         self, code: str, where: str, problem: str, cure: str, *, fixable: bool = False
@@ -61,6 +66,15 @@ class Report:
             self._findings[finding] = None
         else:
             self.left_out += 1
+
+    def guess(self, name: str, known: Iterable[str]) -> str:
+        """Ask whether a known name was meant that is near to one; empty where none is, or after many."""
+        self._guesses -= 1
+        if self._guesses < 0:
+            return ""
+        folded = {each.casefold(): each for each in islice(known, _COMPARED) if each}
+        near = difflib.get_close_matches(name[:80].casefold(), folded, n=2, cutoff=0.7)
+        return f"Did you mean {' or '.join(folded[each] for each in near)}?" if near else ""
 
     @property
     def codes(self) -> set[str]:

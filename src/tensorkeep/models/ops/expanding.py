@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tensorkeep.errors import UnsupportedError
+from tensorkeep.errors import TensorKeepError, UnsupportedError
 from tensorkeep.graph.graph import Graph
 from tensorkeep.graph.schema import FUNCTION
 from tensorkeep.graph.walking import TRAINING_PARTS, graphs_within, subgraphs
@@ -46,13 +46,22 @@ def expand(model: Model, *, kernels: bool = True) -> State:
         MissingDependencyError: the onnx package is not installed.
     """
     state = open_model(model)
-    graph = graph_of(state).copy()
-    expand_graph(graph, kernels=kernels)
-    return State.of_graph(graph, state)
+    try:
+        graph = graph_of(state).copy()
+        expand_graph(graph, kernels=kernels)
+        return State.of_graph(graph, state)
+    except TensorKeepError:
+        if state is not model:
+            state.close()
+        raise
 
 
 def expand_graph(graph: Graph, *, kernels: bool = True) -> list[str]:
-    """Add the functions to a graph's own message; give the names of the nodes' operators."""
+    """Add the functions to a graph's own message; give the names of the operators that got one.
+
+    Raises:
+        UnsupportedError: as expand() does; the message is then changed in part.
+    """
     model = graph.model
     opset = graph.opsets.get(ONNX)
     defined = {(each.domain, each.name) for each in model.functions}

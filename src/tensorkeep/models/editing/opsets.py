@@ -1,0 +1,207 @@
+"""A model in another version of ONNX's operator set, by onnx's converter, without what that loses.
+
+The converter is given the nodes whose operators differ between the versions, and stand-ins for all
+others; what it did to them is then done to the model's own nodes. So all else stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tensorkeep.errors import ArgumentError, TensorKeepError, UnsupportedError
+from tensorkeep.graph import Graph
+from tensorkeep.graph.schema import GRAPH, MODEL, OPSET, VALUE_INFO
+from tensorkeep.graph.walking import function_name
+from tensorkeep.message import Message
+from tensorkeep.models.editing.draft import Draft, counted, edited
+from tensorkeep.models.editing.opset_merging import Merger
+from tensorkeep.models.editing.opset_standins import DEFAULT, KEPT, StandIns
+from tensorkeep.models.editing.scopes import captured, names_anywhere
+from tensorkeep.models.editing.value_types import declared, element_of, inferred
+from tensorkeep.models.lean import lean
+from tensorkeep.models.opening import Model
+from tensorkeep.optional import require
+from tensorkeep.state import State
+
+_CURE = "Install it with pip install tensorkeep[onnx]."
+_IR = 10  # of what the converter is given: initializers need not be inputs
+
+
+def convert_opset(model: Model, version: int) -> State:
+    """Convert a model to another version of ONNX's own operator set, upwards or downwards.
+
+    Nodes whose operators are the same in both versions stay byte for byte, and so does all that is
+    no node. Other operator sets keep their versions. A function is converted where its body needs
+    it, and keeps its own version otherwise.
+
+    Args:
+        model: a path or a state, of any size; it is not changed.
+        version: the version, from 1 to the latest that the onnx package has.
+
+    Raises:
+        UnsupportedError: there is no conversion of some operator; says which.
+        ArgumentError: there is no such version, or the model uses no operators of ONNX.
+        MissingDependencyError: the onnx package is not installed.
+    """
+    return edited(model, lambda draft: apply(draft, version))
+
+
+def apply(draft: Draft, version: int) -> None:
+    """Convert a draft."""
+    defs = require("onnx.defs", "operator sets are converted by onnx", _CURE)
+    latest = defs.onnx_opset_version()
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= latest:
+        raise ArgumentError(
+            f"there is no operator set {version!r} of ONNX", cure=f"There are 1 to {latest}."
+        )
+    row = _own_row(draft.model.opset_import)
+    if row is None:
+        raise ArgumentError("uses no operators of ONNX itself", where=draft.where)
+    source = int(row.version)
+    if not 1 <= source <= latest:
+        raise UnsupportedError(
+            f"uses operator set {source} of ONNX, the onnx package knows 1 to {latest}",
+            where=draft.where,
+            cure="Update the onnx package.",
+        )
+    if source == version:
+        draft.said.append(f"uses operator set {version} already")
+        return
+    thin = _thin(draft)
+    changed: list[Message] = []
+    outer = declared(thin.graph)
+    converter = _Converter(draft, defs, names_anywhere(draft.model))
+    changed += converter.convert(draft.main, thin.graph, source, version, {}, "the graph")
+    for place, training in enumerate(draft.model.training_info):
+        for part in ("initialization", "algorithm"):
+            if part in training:
+                own = thin.training_info[place][part]
+                called = f"training_info {place}"
+                converter.convert(training[part], own, source, version, outer, called)
+    functions = _convert_functions(draft, thin, converter, version)
+    row.version = version
+    _retype(draft, changed)
+    draft.said.append(
+        f"converted from operator set {source} to {version}: "
+        f"{counted(len(changed), 'node')} changed"
+        + (f", and in {counted(functions, 'function')}" if functions else "")
+    )
+
+
+def _own_row(rows: Iterable[Message]) -> Message | None:
+    return next((row for row in rows if row.domain in DEFAULT), None)
+
+
+def _thin(draft: Draft) -> Message:
+    """Give the model without large tensors, with types where ONNX can infer them."""
+    graph = Graph(draft.model, opener=draft.graph.opener, where=draft.where)
+    try:
+        return inferred(graph)
+    except TensorKeepError:  # the adapters of the converter do without, or say what they lack
+        return lean(graph)
+
+
+def _convert_functions(draft: Draft, thin: Message, converter: _Converter, version: int) -> int:
+    """Convert the bodies of functions that need it; says how many."""
+    count = 0
+    for function, own in zip(draft.model.functions, thin.functions, strict=True):
+        row = _own_row(function.opset_import)
+        if row is None or row.version == version:
+            continue
+        body = Message(GRAPH, name=function.name, node=own.node)
+        body.input = [Message(VALUE_INFO, name=name) for name in function.input]
+        body.output = [Message(VALUE_INFO, name=name) for name in function.output]
+        called = f"the function {function_name(function)}"
+        taken = {name for node in function.node for name in (*node.input, *node.output)}
+        inner = _Converter(draft, converter.defs, taken | set(function.input))
+        if inner.convert(function, body, int(row.version), version, {}, called):
+            row.version = version
+            count += 1
+    return count
+
+
+class _Converter:
+    """Converts graphs of one model; new values get names that are not taken."""
+
+    def __init__(self, draft: Draft, defs: Any, taken: set[str]) -> None:
+        self.draft = draft
+        self.defs = defs
+        self.taken = taken
+
+    def convert(
+        self,
+        graph: Message,
+        thin: Message,
+        source: int,
+        target: int,
+        outer: dict[str, Message],
+        called: str,
+    ) -> list[Message]:
+        """Convert a GraphProto or FunctionProto in place; gives the nodes that changed.
+
+        Args:
+            graph: what to change.
+            thin: a GraphProto of the same nodes, without large tensors; it is used up.
+            source: its version.
+            target: the version to get.
+            outer: types of the values around it, by name.
+            called: names it in messages.
+        """
+        stand_ins = StandIns(self.defs, source, target, self.draft.where, called)
+        if all(stand_ins.stays(node) for node in thin.node):
+            return []
+        rows = [outer.get(name) or Message(VALUE_INFO, name=name) for name in captured(thin)]
+        given = stand_ins.graph(thin)
+        given.input = [*given.input, *(row.copy() for row in rows)]
+        model = Message(MODEL, ir_version=_IR, graph=given)
+        model.opset_import = [
+            Message(OPSET, domain="", version=source),
+            Message(OPSET, domain=KEPT, version=1),
+        ]
+        result = self._run(model, target)
+        merger = Merger(self.taken)
+        merger.merge(graph, given, result.graph)
+        return merger.changed
+
+    def _run(self, model: Message, target: int) -> Message:
+        onnx = require("onnx.version_converter", "operator sets are converted by onnx", _CURE)
+        source = model.opset_import[0].version
+        proto = require("onnx", "operator sets are converted by onnx", _CURE).ModelProto()
+        proto.ParseFromString(model.encode())
+        try:
+            data = onnx.convert_version(proto, target).SerializeToString()
+        except Exception as error:  # a RuntimeError of C++, or its own ConvertError
+            raise UnsupportedError(
+                f"the converter of ONNX cannot bring it from operator set {source} to {target}: "
+                f"{_reason(error)}",
+                where=self.draft.where,
+                cure="Choose a version nearer to its own.",
+            ) from None
+        return Message.parse(MODEL, data, where=self.draft.where)
+
+
+def _reason(error: Exception) -> str:
+    """Give what the converter says, without the place in its own source."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.rsplit("failed: ", 1)[-1][:300].rstrip(".")
+
+
+def _retype(draft: Draft, changed: list[Message]) -> None:
+    """Have value_info say the types that changed nodes give now."""
+    made = {name for node in changed for name in node.output if name}
+    stale = [row for row in draft.main.value_info if row.name in made]
+    if not stale:
+        return
+    trial = Graph(draft.model, opener=draft.graph.opener, where=draft.where).copy()
+    trial.model.graph.value_info = [
+        row for row in trial.model.graph.value_info if row.name not in made
+    ]
+    try:
+        found = declared(inferred(trial).graph)
+    except TensorKeepError:
+        return
+    for row in stale:
+        now = found.get(row.name)
+        if now is not None and element_of(now.type) not in (0, element_of(row.type)):
+            row.type = now.type.copy()
