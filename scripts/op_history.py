@@ -41,7 +41,10 @@ def main() -> int:
 
 
 def history() -> str:
-    """Give the history as JSON, a line for each operator; what a version leaves out is as before."""
+    """Give the history as JSON, a line for each operator.
+
+    What a version leaves out is as it was in the one before.
+    """
     import onnx
 
     found: dict[tuple[str, str], list[Any]] = {}

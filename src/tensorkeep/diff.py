@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tensorkeep.api import ProgressReport, check_progress, open
 from tensorkeep.dtypes import STRING, UINT64, DType, count_of
 from tensorkeep.errors import ArgumentError, MissingError
+from tensorkeep.graph.comparing import compare
 from tensorkeep.state import State, check_globs
 from tensorkeep.stores import Target
 from tensorkeep.tensor import Tensor
@@ -84,7 +85,8 @@ class Difference:
         only_in_a: the tensors that the other has not.
         only_in_b: the tensors that the one has not.
         tensors: the comparison of every tensor that both have, equal ones too.
-        values: the differences of the metadata, and of the numbers and text in the nesting.
+        values: the differences of the metadata, of the numbers and text in the nesting, and of
+            what a model is besides its tensors.
     """
 
     a: str
@@ -348,11 +350,12 @@ def _changes(a: State, b: State, rtol: float, atol: float) -> list[Change]:
         *_pairs(a.metadata, b.metadata, "metadata."),
         *_pairs(left, right, ""),
     ]
-    return [
+    found = [
         Change(place, _text(x), _text(y))
         for place, x, y in pairs
         if _text(x) != _text(y) and not _close(x, y, rtol, atol)
     ]
+    return found + [Change(f"model: {place}", x, y) for place, x, y in compare(a.graph, b.graph)]
 
 
 def _pairs(

@@ -302,7 +302,9 @@ def _wrong(where: str, name: str, kind: str, found: str) -> ArgumentError:
 
 def _kind(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return f"a list of {', '.join(sorted({type(item).__name__ for item in value})) or 'nothing'}"
+        return (
+            f"a list of {', '.join(sorted({type(item).__name__ for item in value})) or 'nothing'}"
+        )
     return type(value).__name__
 
 

@@ -64,8 +64,11 @@ class Function:
             take_attribute(key, value, self.attributes[key].kind, f"{self.name}'s")
             for key, value in attributes.items()
         )
-        parameters = [Parameter(str(each.origin.name), "", "s") for each in self.inputs
-                      if not isinstance(each.origin, Node)]
+        parameters = [
+            Parameter(str(each.origin.name), "", "s")
+            for each in self.inputs
+            if not isinstance(each.origin, Node)
+        ]
         symbols = take_inputs(self.name, inputs, parameters)
         return make_node(
             self.name,

@@ -1,6 +1,6 @@
 """What every version of ONNX's operators takes, and the opset that fits all nodes of a model.
 
-history.json is what ONNX publishes, as scripts/op_history.py makes it from onnx.defs; the names that
+history.json is what ONNX publishes, made by scripts/op_history.py from onnx.defs; the names that
 ONNX lacks are those of the catalogue.
 """
 
@@ -158,8 +158,10 @@ def _ranges(node: Node) -> str:
 
 
 def _newest(domain: str) -> int:
-    return max((v.since for (place, _), row in _history().items() if place == domain for v in row()),
-               default=1)
+    return max(
+        (v.since for (place, _), row in _history().items() if place == domain for v in row()),
+        default=1,
+    )
 
 
 _Rows = Callable[[], tuple[Version, ...]]
@@ -170,8 +172,10 @@ def _history() -> dict[tuple[str, str], _Rows]:
     text = (files("tensorkeep.models.building") / "history.json").read_text(encoding="utf-8")
     loaded = json.loads(text)
     types = [frozenset(row) for row in loaded["types"]]
-    return {(domain, name): cache(lambda r=rows: _read(r, types))
-            for domain, name, rows in loaded["operators"]}
+    return {
+        (domain, name): cache(lambda r=rows: _read(r, types))
+        for domain, name, rows in loaded["operators"]
+    }
 
 
 def _names() -> list[tuple[str, str]]:

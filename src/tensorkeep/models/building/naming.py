@@ -21,6 +21,7 @@ class Names:
         self._taken: set[str] = set()
         self._taken_by_nodes: set[str] = set()
         self._counts: dict[str, int] = {}
+        self._same = placed.same
         nodes = placed.nodes()
         for scope in placed.scopes():
             for symbol in scope.inputs:
@@ -39,7 +40,11 @@ class Names:
 
     def of(self, symbol: Symbol | None) -> str:
         """Give the name of a value; that of none is empty."""
-        return "" if symbol is None else self.values[key_of(symbol)]
+        return "" if symbol is None else self.values.get(self._key(symbol), "")
+
+    def _key(self, symbol: Symbol) -> Key:
+        origin = symbol.origin
+        return (self._same[origin], 0) if isinstance(origin, Constant) else key_of(symbol)
 
     def _give(self, symbol: Symbol) -> None:
         assert isinstance(symbol.origin, Formal)
@@ -75,7 +80,7 @@ class Names:
         name = self.nodes[node]
         for place, symbol in enumerate(node.inputs):
             if symbol is not None and isinstance(symbol.origin, Constant):
-                self._call(key_of(symbol), f"{name}_{_parameter(node, place)}")
+                self._call(self._key(symbol), f"{name}_{_parameter(node, place)}")
         for place in range(node.outputs):
             if (node, place) in placed.used or not _may_lack(node, place):
                 self._call((node, place), name if node.outputs == 1 else f"{name}_{place}")

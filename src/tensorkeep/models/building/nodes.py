@@ -17,6 +17,7 @@ from tensorkeep.models.building.symbols import Formal, Node, Symbol
 from tensorkeep.models.building.types import DTypeLike, Type, named
 from tensorkeep.models.building.types import tensor as tensor_type
 from tensorkeep.models.ops import ONNX
+from tensorkeep.tensor import Tensor
 
 
 def input(
@@ -131,8 +132,7 @@ def node(
     <Relu: float32>
     >>> a, b = node("Split", x, outputs=2, axis=1)
     """
-    if not isinstance(op_type, str) or not op_type:
-        raise ArgumentError("the operator's name is text", cure='Such as node("Relu", x).')
+    check_name(op_type, "an operator")
     domain = ONNX if domain == "ai.onnx" else domain
     known = versions(domain, op_type)
     given = _take_attributes(op_type, known, {**(attributes or {}), **others})
@@ -145,7 +145,7 @@ def make_node(
     domain: str,
     symbols: tuple[Symbol | None, ...],
     given: tuple[AttributeValue, ...],
-    outputs: int,
+    outputs: Any,
     name: str,
     output_names: Sequence[str],
     doc: str = "",
@@ -229,7 +229,7 @@ def check_name(name: object, of: str) -> None:
         raise ArgumentError(f"the name of {of} is text, not {name!r}")
 
 
-def check_formals(inputs: Sequence[Symbol], of: str) -> tuple[Symbol, ...]:
+def check_formals(inputs: Any, of: str) -> tuple[Symbol, ...]:
     """Give inputs that `input` made, each once.
 
     Raises:
@@ -249,7 +249,7 @@ def check_formals(inputs: Sequence[Symbol], of: str) -> tuple[Symbol, ...]:
 
 
 def check_outputs(
-    outputs: Sequence[Symbol] | Mapping[str, Symbol], of: str
+    outputs: Any, of: str
 ) -> tuple[tuple[str, ...], tuple[Symbol, ...]]:
     """Give the names of outputs, where they have such, and the values.
 
@@ -417,7 +417,7 @@ def _said(op_type: str, values: dict[str, Any]) -> Type | None:
         if values.get(name) in KINDS:
             return Type("tensor", KINDS[values[name]])
     held = values.get("value")
-    if op_type in ("Constant", "ConstantOfShape") and isinstance(getattr(held, "dtype", 0), DType):
+    if op_type in ("Constant", "ConstantOfShape") and isinstance(held, Tensor):
         axes = held.shape if op_type == "Constant" else None
         return Type("tensor", held.dtype, axes)
     usual = {"ConstantOfShape": "float", "RandomNormal": "float", "RandomUniform": "float"}

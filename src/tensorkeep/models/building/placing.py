@@ -7,7 +7,7 @@ known, and so is the graph that has them all.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
 from tensorkeep.errors import ArgumentError
@@ -49,6 +49,8 @@ class Placed:
         root: the outermost graph.
         bodies: the others.
         free: inputs that no graph takes, in the order they were made.
+        constants: those to write, each array once.
+        same: for every constant, the one of these that stands for it.
         used: the values that are used by nodes or given.
     """
 
@@ -56,6 +58,7 @@ class Placed:
     bodies: dict[Body, Scope]
     free: list[Symbol]
     constants: list[Constant]
+    same: dict[Constant, Constant]
     used: set[Key]
 
     def scopes(self) -> Iterator[Scope]:
@@ -77,7 +80,7 @@ def place(
         ArgumentError: a body belongs to two nodes, or an input of one is used outside of it.
     """
     root = Scope(inputs, list(outputs), output_names)
-    placed = Placed(root, {}, [], [], set())
+    placed = Placed(root, {}, [], [], {}, set())
     owners: dict[Formal, Scope] = {}
     where: dict[Node, Scope] = {}
     waiting: list[tuple[int, Node]] = []
@@ -133,11 +136,22 @@ def place(
         if origin in owners:
             raise _outside(origin)
     placed.free = [free[origin] for origin in sorted(free, key=lambda o: o.serial)]
-    placed.constants = sorted(constants, key=lambda constant: constant.name == "")
+    _share(list(constants), placed)
     for scope in placed.scopes():
         scope.nodes.reverse()
         _own_outputs(scope, placed)
     return placed
+
+
+def _share(constants: list[Constant], placed: Placed) -> None:
+    """Find the constants that are one array; one without a name takes that of another."""
+    first: dict[Hashable, Constant] = {}
+    for constant in sorted(constants, key=lambda each: each.name == ""):
+        kept = first.setdefault((constant.identity, constant.name), constant)
+        if constant.name:
+            first.setdefault((constant.identity, ""), constant)
+        placed.same[constant] = kept
+    placed.constants = [constant for constant, kept in placed.same.items() if constant is kept]
 
 
 def _common(a: Scope, b: Scope) -> Scope:
