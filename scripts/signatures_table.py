@@ -71,9 +71,14 @@ def _row(schema: Any) -> list[Any]:
         schema.max_input if schema.max_input < _UNBOUNDED else None,
         schema.min_output,
         schema.max_output if schema.max_output < _UNBOUNDED else None,
-        " ".join(each.name for each in schema.inputs),
+        " ".join(map(_input, schema.inputs)),
         attributes,
     ]
+
+
+def _input(parameter: Any) -> str:
+    option = str(parameter.option).rpartition(".")[2]
+    return str(parameter.name) + {"Optional": "?", "Variadic": "..."}.get(option, "")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,20 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 # Lines that each has to print, besides others that vary from machine to machine.
 SHOWN = {
+    "build_lenet": [
+        "Graph(13 nodes: image: float32[N, 1, 28, 28] -> probabilities: float32[N, 10])",
+        "lenet by the examples, opset {'ai.onnx': 13}",
+        "the same numbers as NumPy: True",
+    ],
+    "build_lstm": [
+        "operator: the same numbers as NumPy: True",
+        "scan: the same numbers as NumPy: True",
+    ],
+    "build_transformer": [
+        "Graph(22 nodes: x: float32[N, T, 16] -> y: float32[N, T, 16])",
+        "opset 17, for LayerNormalization",
+        "the same numbers as NumPy: True",
+    ],
     "checkpoint_training": [
         "interrupted at step 33",
         "the same weights as without the stop: True",

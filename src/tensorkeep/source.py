@@ -275,3 +275,14 @@ class Window(Source):
 
     def _private(self, start: int, stop: int) -> memoryview:
         return self._inner.private(self._start + start, self._start + stop)
+
+
+def file_place(source: Source, start: int) -> tuple[FileSource, int] | None:
+    """Say in which file the bytes of a source lie as they are, and where; None for other sources.
+
+    >>> file_place(MemorySource(b"weights"), 0) is None
+    True
+    """
+    while isinstance(source, Window):
+        source, start = source._inner, source._start + start
+    return (source, start) if isinstance(source, FileSource) else None

@@ -18,6 +18,7 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _FICLONE = 0x40049409
 _WORTH = 64 << 10  # bytes
+_MAP = mmap.mmap
 _CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.ENODEV}
 
 # statfs(2) magic numbers of filesystems where a page fault is a network round trip.
@@ -92,7 +93,7 @@ def let_go(view: memoryview) -> None:
     cannot be written to alone, since those of others may hold what is in no file.
     """
     mapping = view.obj
-    if not isinstance(mapping, mmap.mmap) or view.nbytes < _WORTH or not _LINUX:
+    if not isinstance(mapping, _MAP) or view.nbytes < _WORTH or not _LINUX:
         return
     whole = memoryview(mapping)
     if not whole.readonly:

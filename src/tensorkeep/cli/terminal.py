@@ -166,6 +166,11 @@ def problem_of(error: TensorKeepError) -> dict[str, str]:
 _SPELT = {
     "lossy=True": "--lossy",
     "say format=....": "give --to FORMAT.",
+    "cast=True": "--cast",
+    "check=False": "--unchecked",
+    "batch_size=": "--batch ",
+    "layout=": "--layout ",
+    "preset=": "--preset ",
 }
 
 

@@ -38,6 +38,7 @@ ROWS: dict[str, Row] = {
     "npz": Row("npz:FORMAT", (".npz",)),
     "onnx": Row("onnx:FORMAT", (".onnx",)),
     "onnx-json": Row("onnx:JSON", (".onnx.json", ".onnxjson")),
+    "onnx-syntax": Row("onnx:SYNTAX", (".onnxtxt",)),
     "onnx-tensor": Row("onnx:ONE", read_only=True),
     "onnx-text": Row("onnx:TEXT", (".onnx.pbtxt", ".onnx.textproto", ".pbtxt", ".textproto")),
     "orbax": Row("orbax:FORMAT", read_only=True),

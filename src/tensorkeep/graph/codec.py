@@ -26,6 +26,7 @@ Opener = Callable[[str], Source]
 
 LISTS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 _MAX_AXES = 64
+_APART = 6  # bits: elements of that many are not packed in a list, as narrower ones are
 _MOST_DIGITS = 19
 
 
@@ -186,14 +187,20 @@ class _Listed(Source):
         self._count = count
         self._data: memoryview | None = None
 
+    def reach(self, start: int, stop: int) -> None:
+        self._all()  # whose count is not the shape's word
+
     def _read(self, start: int, stop: int) -> memoryview:
+        return self._all()[start:stop]
+
+    def _all(self) -> memoryview:
         if self._data is None:
             self._data = self._decode()
-        return self._data[start:stop]
+        return self._data
 
     def _decode(self) -> memoryview:
         kind, values = self._kind, self._message[self._name]
-        if kind.packed:
+        if kind.packed and kind.bits != _APART:
             expected = self.size
         else:
             expected = 2 * self._count if kind.kind == "complex" else self._count
@@ -208,18 +215,25 @@ class _Listed(Source):
 
 def _narrow(values: Any, kind: DType, where: str) -> memoryview:
     """Give the canonical bytes of values that were kept in a wider type."""
+    if kind in (dtypes.FLOAT32, dtypes.FLOAT64) or kind.kind == "complex":
+        return np.ascontiguousarray(values).view(np.uint8).data
     if kind.kind in ("int", "uint") and not kind.packed:
         held = kind.numpy
-        least, most = np.iinfo(held).min, np.iinfo(held).max
-    elif kind in (dtypes.FLOAT32, dtypes.FLOAT64) or kind.kind == "complex":
-        return np.ascontiguousarray(values).view(np.uint8).data
+        least, most = int(np.iinfo(held).min), int(np.iinfo(held).max)
     else:  # the bits of one element, or of several in a byte
         held = np.dtype("<u2" if kind.bits == 16 else "u1")
-        least, most = 0, 1 if kind is dtypes.BOOL else np.iinfo(held).max
+        least, most = 0, (2 if kind is dtypes.BOOL else 1 << held.itemsize * 8) - 1
+        if kind.kind == "float" and not kind.packed:
+            least = ~(most >> 1)  # the sign was carried on into the wider type
+        elif kind.bits == _APART:
+            most = (1 << _APART) - 1
     if values.size and not least <= int(values.min()) <= int(values.max()) <= most:
         wide = values[(values < least) | (values > most)][0]
         raise CorruptError(f"holds {wide}, which is no {kind}", where=where)
-    return np.ascontiguousarray(values.astype(held)).view(np.uint8).data
+    narrow = values.astype(held)
+    if kind.bits == _APART:
+        narrow = dtypes.pack(narrow.view(kind.numpy), kind)
+    return np.ascontiguousarray(narrow).view(np.uint8).data
 
 
 def fill_tensor(message: Message, tensor: Tensor) -> None:

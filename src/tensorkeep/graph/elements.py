@@ -2,7 +2,7 @@
 
 From onnx.proto: raw_data is little-endian, 4- and 2-bit elements lie low bits first; without it the
 values stand in a list that each type has, narrow ones widened: int32_data also holds the bits of
-float16, bfloat16 and float8, and packed elements a byte at a time.
+float16, bfloat16, float8 and float6, and elements of 4 and 2 bits a byte at a time.
 """
 
 from __future__ import annotations

@@ -15,6 +15,14 @@ from tensorkeep.dtypes import DTYPES
 from tensorkeep.format import Format
 from tensorkeep.formats.onnx import tensor
 from tensorkeep.formats.onnx.reading import decode
+from tensorkeep.formats.onnx.syntax import (
+    ENDING,
+    HOLDS,
+    accepts_syntax,
+    decode_syntax,
+    encode_syntax,
+    syntax_losses,
+)
 from tensorkeep.formats.onnx.texts import (
     JSON_ENDINGS,
     accepts_json,
@@ -74,13 +82,27 @@ JSON = Format(
     checked_by="XXH3-128",
 )
 
+SYNTAX = Format(
+    name="onnx-syntax",
+    suffixes=(ENDING,),
+    accepts=accepts_syntax,
+    decode=decode_syntax,
+    encode=encode_syntax,
+    losses=syntax_losses,
+    holds=HOLDS,
+    graphs=True,
+    extra="onnx",
+    lazy=False,
+)
+
 ONE = Format(
     name="onnx-tensor",
     suffixes=(),
     accepts=tensor.accepts,
     decode=tensor.decode,
     encode=None,
+    holds=frozenset(DTYPES.values()),
     written_by="ONNX's own tools",
 )
 
-__all__ = ["FORMAT", "JSON", "ONE", "TEXT"]
+__all__ = ["FORMAT", "JSON", "ONE", "SYNTAX", "TEXT"]

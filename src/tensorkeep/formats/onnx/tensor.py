@@ -1,4 +1,4 @@
-"""One tensor in a file, a TensorProto, as ONNX's test data and model zoo keep inputs and outputs."""
+"""One tensor in a file, a TensorProto, as ONNX's tests and model zoo keep inputs and outputs."""
 
 from __future__ import annotations
 

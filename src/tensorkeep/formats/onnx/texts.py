@@ -14,7 +14,7 @@ from tensorkeep.format import Stream
 from tensorkeep.formats.onnx.building import build
 from tensorkeep.formats.onnx.notes import seal_model
 from tensorkeep.formats.onnx.reading import state_of
-from tensorkeep.graph import fill_tensor
+from tensorkeep.graph import Graph, fill_tensor
 from tensorkeep.graph.schema import EXTERNAL, MODEL
 from tensorkeep.message import Message
 from tensorkeep.message.json import find_unknown, json_chunks
@@ -43,17 +43,22 @@ def accepts_json(location: Location) -> bool:
 
 def decode_text(location: Location) -> State:
     """Read a model from protobuf's text format."""
-    text = _read_text(location)
+    text = read_text(location)
     return state_of(Message.from_text(MODEL, text, location.where), location, "onnx-text")
 
 
 def decode_json(location: Location) -> State:
     """Read a model from JSON."""
-    text = _read_text(location)
+    text = read_text(location)
     return state_of(Message.from_json(MODEL, text, location.where), location, "onnx-json")
 
 
-def _read_text(location: Location) -> bytes:
+def read_text(location: Location) -> bytes:
+    """Read a whole text.
+
+    Raises:
+        UnsafeError: it is far too long.
+    """
     source = location.source
     if source.size > _MOST:
         problem = f"its text of {source.size:,} bytes is over the limit of {_MOST:,}"
@@ -96,11 +101,16 @@ def _encode(
     write: Callable[[Message], Iterator[bytes]],
 ) -> Iterator[Stream]:
     graph = build(state, checksums=checksums)
+    hold_all(graph)
+    seal_model(graph.model)
+    yield Stream(location.key, write(graph.model))
+
+
+def hold_all(graph: Graph) -> None:
+    """Bring those tensors into a model that are in files beside it."""
     for place in graph.places().values():
         if place.message.data_location == EXTERNAL:
             fill_tensor(place.message, graph.read(place))
-    seal_model(graph.model)
-    yield Stream(location.key, write(graph.model))
 
 
 def text_losses(state: State) -> list[str]:

@@ -135,7 +135,7 @@ def _files_before(location: Location) -> set[str]:
 def _inline(graph: Graph, location: Location, *, keep: bool) -> set[str]:
     """Bring tensors into the model, but those to be kept in files beside it; names these files."""
     kept: set[str] = set()
-    same = keep and location.where == graph.where
+    same = keep and os.path.realpath(location.where) == os.path.realpath(graph.where)
     for place in graph.places().values():
         if place.message.data_location != EXTERNAL:
             continue

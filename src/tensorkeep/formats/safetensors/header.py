@@ -23,6 +23,7 @@ from tensorkeep.wire.text import bound_values, parse_json
 
 MAX_TEXTS = 100_000  # of `__metadata__`
 
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What entries of the same dtype and shape share."""

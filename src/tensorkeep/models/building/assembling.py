@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 
-from tensorkeep.dtypes import DType
 from tensorkeep.errors import ArgumentError
-from tensorkeep.graph import KINDS, Graph
+from tensorkeep.graph import KINDS, Graph, value_of
 from tensorkeep.graph.elements import SINCE_IR
 from tensorkeep.graph.schema import MODEL
 from tensorkeep.message import Message
@@ -20,12 +19,18 @@ from tensorkeep.models.building.nodes import check_formals, check_name, check_ou
 from tensorkeep.models.building.placing import Placed, place
 from tensorkeep.models.building.symbols import Formal, Node, Symbol
 from tensorkeep.models.building.types import Type
+from tensorkeep.models.checking import check as run_checks
+from tensorkeep.models.checks.findings import Finding
+from tensorkeep.models.metadata import set_metadata
+from tensorkeep.models.opening import graph_of
 from tensorkeep.models.ops import ONNX, expand_graph
+from tensorkeep.models.shapes import infer_shapes
 from tensorkeep.state import Json, State
 from tensorkeep.version import __version__
 
-# That of ONNX 1.8, the first with opset 13; functions and their defaults came later.
-LOWEST_IR, _FUNCTIONS_IR, _DEFAULTS_IR = 7, 8, 9
+# That of ONNX 1.8, the first with opset 13; functions, their defaults and optional types
+# came later.
+LOWEST_IR, _FUNCTIONS_IR, _OPTIONAL_IR, _DEFAULTS_IR = 7, 8, 8, 9
 _OLDEST_IR = 4  # the first in which initializers need not be inputs
 
 
@@ -47,7 +52,8 @@ def model(
     runtimes that are still in use read.
 
     What outputs are is inferred by the onnx package, where it is installed; without, their element
-    types follow from the operators, and their axes stay open unless `typed` gives them.
+    types follow from the operators, and `typed` has to give their axes (or, without `check`, they
+    stay open).
 
     Args:
         outputs: the values, perhaps by the names that they shall have.
@@ -57,11 +63,11 @@ def model(
         ir_version: the version of the file format.
         metadata: facts about it, as `set_metadata` takes them.
         doc: a description for readers.
-        check: have the onnx package check it too, where that is installed.
+        check: refuse it where `tensorkeep.models.check` finds an error in it.
 
     Raises:
-        ArgumentError: an input is lacking, a name is there twice, or no opset fits all nodes.
-        CorruptError: the onnx package finds a fault in it.
+        ArgumentError: an input is lacking, a name is there twice, no opset fits all nodes, or the
+            check finds an error.
 
     >>> from tensorkeep.models.building import input, node
     >>> x = input("x", "float32", ["N", 4])
@@ -80,7 +86,7 @@ def model(
     opsets = _opsets(everything, opset)
     names = Names(placed)
     written = Message(MODEL, producer_name="tensorkeep", producer_version=__version__)
-    written["graph"] = write_graph(placed, names, name)
+    written["graph"] = write_graph(placed, names, name, opsets[ONNX])
     for domain, version in opsets.items():
         written.add("opset_import", domain=domain, version=version)
     written["functions"] = [
@@ -95,11 +101,11 @@ def model(
     _infer_outputs(graph, placed)
     state = State.of_graph(graph)
     if metadata:
-        from tensorkeep.models.metadata import set_metadata
-
         state = set_metadata(state, metadata)
     if check:
         _check(state)
+    else:
+        _refuse_unknown(state, rank=False)
     return state
 
 
@@ -167,8 +173,8 @@ def _opsets(nodes: list[Node], given: int | Mapping[str, int] | None) -> dict[st
 def _ir_version(
     written: Message, placed: Placed, functions: list[Function], given: int | None
 ) -> int:
-    needed = max((SINCE_IR.get(kind, 0) for kind in _dtypes(written, placed)), default=0)
-    needed = max(needed, LOWEST_IR)
+    found = {SINCE_IR.get(KINDS[p.message.data_type], 0) for p in Graph(written).places().values()}
+    needed = max(LOWEST_IR, *found, *map(_ir_of, _types(placed)))
     if functions:
         needed = max(needed, _FUNCTIONS_IR)
     if any(r.default is not None for f in functions for r in f.attributes.values()):
@@ -180,32 +186,28 @@ def _ir_version(
     return given
 
 
-def _dtypes(written: Message, placed: Placed) -> Iterator[DType]:
-    """Give the element types of all values and tensors."""
-    for found in Graph(written).places().values():
-        yield KINDS[found.message.data_type]
+def _types(placed: Placed) -> Iterator[Type | None]:
     for scope in placed.scopes():
-        for symbol in (*scope.inputs, *scope.outputs):
-            yield from _within(symbol.type)
+        for value in (*scope.inputs, *scope.outputs):
+            yield value.type
         for node in scope.nodes:
             for symbol in node.inputs:
-                if symbol is not None:
-                    yield from _within(symbol.type)
+                yield symbol.type if symbol is not None else None
 
 
-def _within(kind: Type | None) -> Iterator[DType]:
+def _ir_of(kind: Type | None) -> int:
+    """Give the IR version that a type and what it holds came with."""
+    needed = 0
     while kind is not None:
-        if kind.dtype is not None:
-            yield kind.dtype
+        needed = max(needed, SINCE_IR.get(kind.dtype, 0) if kind.dtype else 0)
+        if kind.kind == "optional":
+            needed = max(needed, _OPTIONAL_IR)
         kind = kind.of
+    return needed
 
 
 def _infer_outputs(graph: Graph, placed: Placed) -> None:
-    """Fill in what is not known of the outputs, by the onnx package where that is installed.
-
-    Raises:
-        ArgumentError: an element type is not known without it.
-    """
+    """Fill in what is not known of the outputs, by the onnx package where that is installed."""
     outputs = graph.model.graph.output
     open_ones = [
         value
@@ -215,44 +217,50 @@ def _infer_outputs(graph: Graph, placed: Placed) -> None:
     if open_ones and _installed():
         types = _inferred(graph)
         for value in open_ones:
-            if value.name in types:
-                value["type"] = types[value.name].copy()
-    for value in outputs:
-        if "type" not in value:
-            raise ArgumentError(
-                f"the type of the output {value.name!r} is not known",
-                cure="Give it with typed(dtype, axes)"
-                + ("." if _installed() else ", or install tensorkeep[onnx] to infer it."),
-            )
+            if value.name in types and value_of(types[value.name]).kind != "unknown":
+                value["type"] = types[value.name].type.copy()
 
 
 def _inferred(graph: Graph) -> dict[str, Message]:
-    try:
-        from tensorkeep.models.shapes import infer_shapes
-    except ImportError:
-        import onnx
-        from tensorkeep.models.lean import lean
-        data = onnx.shape_inference.infer_shapes(lean(graph).encode(), data_prop=True)
-        data = data if isinstance(data, bytes) else data.SerializeToString()
-        model = Message.parse(MODEL, data)
-    else:
-        model = infer_shapes(State.of_graph(graph)).graph.model
-    return {value.name: value.type for value in model.graph.output if "type" in value}
+    """Give the outputs with what the onnx package finds of them."""
+    model = graph_of(infer_shapes(State.of_graph(graph))).model
+    for value in model.graph.output:
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param.startswith(_MADE_UP):
+                dimension.drop("dim_param")
+    return {value.name: value for value in model.graph.output}
+
+
+_MADE_UP = "unk__"  # how names of sizes begin that inference makes up
 
 
 def _check(state: State) -> None:
-    if not _installed():
-        return
-    from tensorkeep.errors import CorruptError
-    try:
-        from tensorkeep.models.checking import check
-    except ImportError:
-        return
-
-    faults = [finding for finding in check(state) if finding.severity == "error"]
+    """Refuse a model with errors; first those of nodes, which may be the cause of others."""
+    faults = [each for each in run_checks(state, contents=False) if each.severity == "error"]
+    faults.sort(key=lambda each: each.where.startswith("graph.output"))
+    if faults and not faults[0].where.startswith("graph.output"):
+        raise _refused(faults)
+    _refuse_unknown(state, rank=True)
     if faults:
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise CorruptError(f"{faults[0]}{more}", where=state.where)
+        raise _refused(faults)
+
+
+def _refused(faults: list[Finding]) -> ArgumentError:
+    more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
+    return ArgumentError(f"{faults[0].where}: {faults[0].problem}{more}", cure=faults[0].cure)
+
+
+def _refuse_unknown(state: State, *, rank: bool) -> None:
+    """Refuse outputs of no known type; with `rank` also tensors of no known number of axes.
+
+    ONNX's checker asks for the second, runtimes for the first.
+    """
+    for value in graph_of(state).outputs:
+        if value.kind == "unknown" or (rank and value.kind == "tensor" and value.axes is None):
+            what = "type" if value.kind == "unknown" else "number of axes"
+            other = "" if _installed() else ", or install tensorkeep[onnx] to infer it"
+            cure = f'Give it with typed(dtype, axes), such as y.typed("float32", ["N"]){other}.'
+            raise ArgumentError(f"the {what} of the output {value.name!r} is not known", cure=cure)
 
 
 def _installed() -> bool:

@@ -124,6 +124,8 @@ def take_attribute(name: str, value: Any, kind: str, where: str) -> AttributeVal
         return AttributeValue(name, kind, _take(kind, value, name))
     except _OtherError:
         raise _wrong(where, name, kind, _kind(value)) from None
+    except ArgumentError as error:
+        raise ArgumentError(f"{where} attribute {name}: {error.problem}", cure=error.cure) from None
 
 
 def write_attribute(given: AttributeValue, graph_of: Callable[[Body], Message]) -> Message:

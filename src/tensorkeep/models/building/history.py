@@ -59,6 +59,11 @@ class Version:
     types: Mapping[str, frozenset[str]]
     ours: bool = False
 
+    @property
+    def is_recent(self) -> bool:
+        """Whether an opset of those that models are built with has it."""
+        return self.until is None or self.until >= LOWEST_OPSET
+
     def has(self, opset: int) -> bool:
         """Whether an opset has this version."""
         return self.since <= opset and (self.until is None or opset <= self.until)

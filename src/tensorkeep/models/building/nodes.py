@@ -8,16 +8,16 @@ from typing import Any, Literal, overload
 
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import ArgumentError
-from tensorkeep.graph import KINDS
 from tensorkeep.graph.graph import Axis
 from tensorkeep.models.building.attributes import AttributeValue, Body, take_attribute
 from tensorkeep.models.building.constants import initializer, is_array
 from tensorkeep.models.building.history import Parameter, Version, versions
+from tensorkeep.models.building.meanings import refused_value
+from tensorkeep.models.building.output_types import is_whole, output_types, parameter_at
 from tensorkeep.models.building.symbols import Formal, Node, Symbol
 from tensorkeep.models.building.types import DTypeLike, Type, named
 from tensorkeep.models.building.types import tensor as tensor_type
 from tensorkeep.models.ops import ONNX
-from tensorkeep.tensor import Tensor
 
 
 def input(
@@ -165,11 +165,11 @@ def make_node(
             f"{op_type} has {len(output_names)} output_names for {outputs} outputs",
             cure="Give outputs=... as many.",
         )
-    problems = {version: _problem(version, symbols, given, outputs) for version in known}
+    problems = {version: _problem(op_type, version, symbols, given, outputs) for version in known}
     fitting = tuple(version for version, problem in problems.items() if not problem)
     if known and not fitting:
         raise ArgumentError(f"{op_type} {problems[known[-1]]}", cure=_signature(op_type, known[-1]))
-    types = _output_types(op_type, fitting[-1], symbols, given) if fitting else []
+    types = output_types(op_type, fitting[-1], symbols, given) if fitting else []
     made = Node(
         op_type, domain, symbols, given, outputs, name, output_names, doc, fitting, function
     )
@@ -191,7 +191,7 @@ def take_inputs(
     listed = list(inputs)
     while listed and listed[-1] is None:
         listed.pop()
-    labels = [_parameter(parameters, place) for place in range(len(listed))]
+    labels = [parameter_at(parameters, place) for place in range(len(listed))]
     known: dict[str, DType] = {}
     taken: list[Symbol | None] = [None] * len(listed)
     for place, value in enumerate(listed):
@@ -248,9 +248,7 @@ def check_formals(inputs: Any, of: str) -> tuple[Symbol, ...]:
     return listed
 
 
-def check_outputs(
-    outputs: Any, of: str
-) -> tuple[tuple[str, ...], tuple[Symbol, ...]]:
+def check_outputs(outputs: Any, of: str) -> tuple[tuple[str, ...], tuple[Symbol, ...]]:
     """Give the names of outputs, where they have such, and the values.
 
     Raises:
@@ -282,8 +280,9 @@ def _take_attributes(
     taken = []
     for name, value in given.items():
         if known and name not in kinds:
-            near = difflib.get_close_matches(name, kinds, n=3)
-            has = f"It has {', '.join(sorted(kinds))}." if kinds else "It has none."
+            recent = {key for v in known if v.is_recent or v is known[-1] for key in v.attributes}
+            near = difflib.get_close_matches(name, recent, n=3)
+            has = f"It has {', '.join(sorted(recent))}." if recent else "It has none."
             cure = f"Did you mean {' or '.join(near)}?" if near else has
             raise ArgumentError(f"{op_type} has no attribute {name!r}", cure=cure)
         if value is not None:
@@ -291,18 +290,12 @@ def _take_attributes(
     return tuple(taken)
 
 
-def _parameter(parameters: Sequence[Parameter], place: int) -> Parameter | None:
-    if place < len(parameters):
-        return parameters[place]
-    last = parameters[-1] if parameters else None
-    return last if last and last.kind in "vh" else None
-
-
 def _most(parameters: Sequence[Parameter]) -> int | None:
     return None if parameters and parameters[-1].kind in "vh" else len(parameters)
 
 
 def _problem(
+    op_type: str,
     version: Version,
     symbols: tuple[Symbol | None, ...],
     given: tuple[AttributeValue, ...],
@@ -314,6 +307,8 @@ def _problem(
         lambda: _count("output", outputs, min(version.least[1], 1), _most(version.outputs)),
         lambda: _attributes_problem(version, given),
         lambda: _inputs_problem(version, symbols),
+        lambda: refused_value(op_type, version.since, {a.name: a.value for a in given}, symbols),
+        lambda: _output_problem(op_type, version, symbols, given),
         lambda: _bodies_problem(given, outputs),
     ]
     return next(filter(None, (check() for check in checks)), "")
@@ -342,13 +337,13 @@ def _attributes_problem(version: Version, given: tuple[AttributeValue, ...]) -> 
 def _inputs_problem(version: Version, symbols: tuple[Symbol | None, ...]) -> str:
     bound: dict[str, tuple[str, str]] = {}
     for place, symbol in enumerate(symbols):
-        parameter = _parameter(version.inputs, place)
+        parameter = parameter_at(version.inputs, place)
         assert parameter is not None
         if symbol is None:
-            if parameter.kind == "s":
+            if parameter.kind != "o":
                 return f"needs its input {parameter.name}"
             continue
-        if symbol.type is None or (symbol.type.kind == "tensor" and symbol.type.dtype is None):
+        if symbol.type is None or not is_whole(symbol.type):
             continue
         text = symbol.type.text
         plain = text[7:-1] if text.startswith("tensor(") else text
@@ -367,6 +362,23 @@ def _inputs_problem(version: Version, symbols: tuple[Symbol | None, ...]) -> str
     return ""
 
 
+def _output_problem(
+    op_type: str,
+    version: Version,
+    symbols: tuple[Symbol | None, ...],
+    given: tuple[AttributeValue, ...],
+) -> str:
+    """Say whether an output would be of a type that the version does not give."""
+    for place, found in enumerate(output_types(op_type, version, symbols, given)):
+        parameter = parameter_at(version.outputs, place)
+        allowed = version.types.get(parameter.type) if parameter else None
+        if found is None or not allowed or not is_whole(found):
+            continue
+        if found.text not in allowed and found.text[7:-1] not in allowed:
+            return f"does not give {found} from opset {version.since} on"
+    return ""
+
+
 def _bodies_problem(given: tuple[AttributeValue, ...], outputs: int) -> str:
     bodies = {each.name: each.value for each in given if isinstance(each.value, Body)}
     branches = bodies.get("then_branch"), bodies.get("else_branch")
@@ -376,57 +388,6 @@ def _bodies_problem(given: tuple[AttributeValue, ...], outputs: int) -> str:
         if branch and len(branch.outputs) != outputs:
             return f"has a branch with {len(branch.outputs)} outputs, but {outputs} itself"
     return ""
-
-
-def _output_types(
-    op_type: str,
-    version: Version,
-    symbols: tuple[Symbol | None, ...],
-    given: tuple[AttributeValue, ...],
-) -> list[Type | None]:
-    """Give what is known of the types of outputs; their axes are not."""
-    values = {each.name: each.value for each in given}
-    if isinstance(inner := values.get("then_branch", values.get("body")), Body):
-        inside = inner.outputs[1:] if op_type == "Loop" else inner.outputs
-        return [_without_axes(each.type) for each in inside] if op_type in _INSIDE else []
-    bound: dict[str, Type] = {}
-    for place, symbol in enumerate(symbols):
-        parameter = _parameter(version.inputs, place)
-        if symbol is not None and symbol.type and parameter and parameter.kind != "h":
-            bound.setdefault(parameter.type, symbol.type)
-    types: list[Type | None] = []
-    for parameter in version.outputs:
-        allowed = version.types.get(parameter.type, frozenset())
-        found = bound.get(parameter.type) or named(parameter.type)
-        if found is None and len(allowed) == 1:
-            found = named(next(iter(allowed)))
-        types.append(_without_axes(found) or (_said(op_type, values) if not types else None))
-    if version.outputs and version.outputs[-1].kind == "v":
-        types.extend([types[-1]] * (_MANY - len(types)))
-    return types
-
-
-_INSIDE = ("If", "Loop", "Scan")
-_MANY = 64
-_NAMING = ("to", "dtype", "output_dtype", "output_datatype")  # attributes that name the result's
-
-
-def _said(op_type: str, values: dict[str, Any]) -> Type | None:
-    """Give the element type that attributes say the first output has."""
-    for name in _NAMING:
-        if values.get(name) in KINDS:
-            return Type("tensor", KINDS[values[name]])
-    held = values.get("value")
-    if op_type in ("Constant", "ConstantOfShape") and isinstance(held, Tensor):
-        axes = held.shape if op_type == "Constant" else None
-        return Type("tensor", held.dtype, axes)
-    usual = {"ConstantOfShape": "float", "RandomNormal": "float", "RandomUniform": "float"}
-    usual |= {"QuantizeLinear": "uint8", "Multinomial": "int32"}
-    return named(usual.get(op_type, ""))
-
-
-def _without_axes(found: Type | None) -> Type | None:
-    return Type(found.kind, found.dtype, None, found.of) if found else None
 
 
 def _signature(op_type: str, version: Version) -> str:

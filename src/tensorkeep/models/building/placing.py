@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tensorkeep.errors import ArgumentError
 from tensorkeep.models.building.attributes import Body
@@ -85,7 +85,6 @@ def place(
     where: dict[Node, Scope] = {}
     waiting: list[tuple[int, Node]] = []
     free: dict[Formal, Symbol] = {}
-    constants: dict[Constant, None] = {}
 
     def enter(scope: Scope) -> None:
         for symbol in scope.inputs:
@@ -105,12 +104,11 @@ def place(
                 where[origin] = scope
             else:
                 where[origin] = _common(where[origin], scope)
-        elif isinstance(origin, Constant):
-            constants[origin] = None
-        elif origin not in owners:
-            free[origin] = symbol
-        elif not owners[origin].contains(scope):
-            raise _outside(origin)
+        elif isinstance(origin, Formal):
+            if origin not in owners:
+                free[origin] = symbol
+            elif not owners[origin].contains(scope):
+                raise _outside(origin)
 
     enter(root)
     while waiting:
@@ -136,22 +134,25 @@ def place(
         if origin in owners:
             raise _outside(origin)
     placed.free = [free[origin] for origin in sorted(free, key=lambda o: o.serial)]
-    _share(list(constants), placed)
     for scope in placed.scopes():
         scope.nodes.reverse()
         _own_outputs(scope, placed)
+    _share(placed)
     return placed
 
 
-def _share(constants: list[Constant], placed: Placed) -> None:
-    """Find the constants that are one array; one without a name takes that of another."""
+def _share(placed: Placed) -> None:
+    """Find the constants, and those that are one array; one without a name takes another's."""
+    inputs = (symbol for node in placed.nodes() for symbol in node.inputs if symbol is not None)
+    origins = (symbol.origin for symbol in inputs)
+    constants = dict.fromkeys(each for each in origins if isinstance(each, Constant))
     first: dict[Hashable, Constant] = {}
     for constant in sorted(constants, key=lambda each: each.name == ""):
         kept = first.setdefault((constant.identity, constant.name), constant)
         if constant.name:
             first.setdefault((constant.identity, ""), constant)
         placed.same[constant] = kept
-    placed.constants = [constant for constant, kept in placed.same.items() if constant is kept]
+    placed.constants = [each for each in constants if placed.same[each] is each]
 
 
 def _common(a: Scope, b: Scope) -> Scope:
@@ -173,7 +174,7 @@ def _own_outputs(scope: Scope, placed: Placed) -> None:
         said = origin.output_names[symbol.index] if _is_named(origin) else ""  # type: ignore[union-attr]
         clash = bool(name and said and name != said)
         if key in taken or origin not in own or clash:
-            symbol = node("Identity", symbol)
+            symbol = replace(node("Identity", symbol), type=symbol.type)
             placed.used.add(key_of(symbol))
             scope.outputs[at] = symbol
             scope.nodes.append(symbol.origin)  # type: ignore[arg-type]

@@ -42,9 +42,7 @@ def fields_set(attribute: Message) -> list[str]:
     return [name for name in FIELDS if name in attribute]
 
 
-def check_attributes(
-    scope: Scope, index: int, declared: frozenset[str], report: Report
-) -> None:
+def check_attributes(scope: Scope, index: int, declared: frozenset[str], report: Report) -> None:
     """Look for the faults that attributes have by themselves.
 
     Args:
@@ -120,13 +118,13 @@ def compare_attributes(
             kind = signature.attributes[name]
             report.error("missing-attribute", where, problem, f"Add it; it is {kind}.")
     for name, attribute in given.items():
-        kind = signature.attributes.get(name)
-        if kind is None:
+        wanted = signature.attributes.get(name)
+        if wanted is None:
             if name:
                 _unknown(name, op_type, signature, domain, where, report)
-        elif (found := type_of(attribute)) and found != kind:
-            problem = f"the attribute {quoted(name)} is {found}, where {op_type} takes {kind}"
-            report.error("attribute-kind", where, problem, f"Give it as {kind}.")
+        elif (found := type_of(attribute)) and found != wanted:
+            problem = f"the attribute {quoted(name)} is {found}, where {op_type} takes {wanted}"
+            report.error("attribute-kind", where, problem, f"Give it as {wanted}.")
 
 
 def _unknown(
@@ -134,9 +132,11 @@ def _unknown(
 ) -> None:
     known = signature.attributes
     problem = f"has the attribute {quoted(name)}, which {op_type}-{signature.version} has not"
-    if name in signature.inputs:
+    if name in {each.rstrip("?.") for each in signature.inputs}:
         cure = f"It is an input since opset {_first_as_input(domain, op_type, name)}."
-    elif others := [each.version for each in versions_of(domain, op_type) if name in each.attributes]:
+    elif others := [
+        each.version for each in versions_of(domain, op_type) if name in each.attributes
+    ]:
         words = "after" if others[0] > signature.version else "before"
         cure = f"It exists {words} that: in version {others[0]}. Import such an opset."
     elif guess := report.guess(name, known):
@@ -147,4 +147,8 @@ def _unknown(
 
 
 def _first_as_input(domain: str, op_type: str, name: str) -> int:
-    return next(each.version for each in versions_of(domain, op_type) if name in each.inputs)
+    return next(
+        each.version
+        for each in versions_of(domain, op_type)
+        if name in {given.rstrip("?.") for given in each.inputs}
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
@@ -68,13 +68,22 @@ class Report:
             self.left_out += 1
 
     def guess(self, name: str, known: Iterable[str]) -> str:
-        """Ask whether a known name was meant that is near to one; empty where none is, or after many."""
+        """Ask whether a known name near to one was meant; empty where none is, or after many."""
         self._guesses -= 1
         if self._guesses < 0:
             return ""
         folded = {each.casefold(): each for each in islice(known, _COMPARED) if each}
         near = difflib.get_close_matches(name[:80].casefold(), folded, n=2, cutoff=0.7)
         return f"Did you mean {' or '.join(folded[each] for each in near)}?" if near else ""
+
+    def mark_fixable(self, codes: frozenset[str], where: str) -> None:
+        """Say of the findings of some kinds at a place that they can be mended."""
+        self._findings = {
+            replace(each, fixable=True)
+            if each.code in codes and each.where == where
+            else each: None
+            for each in self._findings
+        }
 
     @property
     def codes(self) -> set[str]:
@@ -100,9 +109,7 @@ class Report:
         found = sorted(self._findings, key=lambda finding: finding.severity != "error")
         if self.left_out:
             problem = f"{self.left_out:,} more findings are not listed"
-            found.append(
-                Finding("warning", "more-findings", "model", problem, "Mend those first.")
-            )
+            found.append(Finding("warning", "more-findings", "model", problem, "Mend those first."))
         return found
 
 

@@ -8,32 +8,38 @@ from typing import NamedTuple
 from tensorkeep.message import Message
 from tensorkeep.models.checks.findings import Report, quoted, several
 from tensorkeep.models.checks.names import in_cycle, sorted_nodes
-from tensorkeep.models.checks.opsets import NEWEST_IR, choose_opset, features, tensor_features
-from tensorkeep.models.checks.scopes import Scope, function_key, plain
+from tensorkeep.models.checks.opsets import (
+    NEWEST_IR,
+    choose_opset,
+    features,
+    tensor_features,
+    version_for,
+)
+from tensorkeep.models.checks.scopes import Scope, function_key, opsets_of, plain
 from tensorkeep.models.checks.signatures import newest_opset
 from tensorkeep.models.checks.tensors import Held
 
 LARGEST = (2 << 30) - 1  # bytes: no reader of protobuf takes a message of more
+_USUAL = 8  # the IR version of a model that says none: it has functions, and most runtimes read it
 _OPSETS_SINCE = 3  # the IR version that import opsets
 DEEPEST_CALLS = 50
 MOST_INLINED = 1_000_000  # nodes, where all functions are put in the place of their calls
+_ENFORCED = (4, 8)  # initializers that are no inputs, and functions; other versions only tell
 _NOWHERE = 1 << 62
 
 
-def check_version(
-    model: Message, scopes: list[Scope], tensors: list[Held], report: Report
-) -> None:
+def check_version(model: Message, scopes: list[Scope], tensors: list[Held], report: Report) -> None:
     """Compare the version of the format with what the model uses."""
     version = model.ir_version
     if version <= 0:
         problem = "the model does not say of which version of the format it is"
-        cure = f"Set ir_version, such as {lowest_version(model, scopes, tensors)}."
+        cure = f"Set ir_version, such as {fitting_version(model, scopes, tensors)}."
         report.error("no-ir-version", "ir_version", problem, cure, fixable=True)
         return
     if version > NEWEST_IR:
         problem = f"the version of the format is {version}; {NEWEST_IR} is the newest known"
         cure = "Newer features are kept as they are, but are not checked."
-        report.warning("ir-version-newer", "ir_version", problem, cure)
+        report.error("ir-version-newer", "ir_version", problem, cure)
         return
     told: set[tuple[int, str]] = set()
     for needed, where, what in _all_features(model, scopes, tensors):
@@ -41,7 +47,8 @@ def check_version(
             told.add((needed, what))
             problem = f"{what}, which came with IR version {needed}; the model says {version}"
             cure = f"Set ir_version to {needed} or more."
-            report.error("ir-version-too-low", where, problem, cure, fixable=True)
+            tell = report.error if needed in _ENFORCED else report.warning
+            tell("ir-version-too-low", where, problem, cure, fixable=True)
 
 
 def lowest_version(model: Message, scopes: list[Scope], tensors: list[Held]) -> int:
@@ -49,6 +56,13 @@ def lowest_version(model: Message, scopes: list[Scope], tensors: list[Held]) -> 
     return max(
         (needed for needed, _, _ in _all_features(model, scopes, tensors)), default=_OPSETS_SINCE
     )
+
+
+def fitting_version(model: Message, scopes: list[Scope], tensors: list[Held]) -> int:
+    """Give the version for a model that says none: what it needs, or what came with its opset."""
+    opset = opsets_of(model).get("", 0)
+    usual = version_for(opset) if opset > 0 else _USUAL
+    return max(usual, lowest_version(model, scopes, tensors))
 
 
 def _all_features(
@@ -79,8 +93,12 @@ def check_opsets(model: Message, roots: list[Scope], report: Report) -> dict[str
         if holder is model and "opset_import" not in model:
             used.add("")  # it has to import some
         for domain in sorted(used - scope.opsets.keys()):
-            within = [part for root in (own if holder is model else [scope]) for part in root.within()]
-            assumed[domain] = chosen = choose_opset(domain, within, version or NEWEST_IR)
+            within = [
+                part for root in (own if holder is model else [scope]) for part in root.within()
+            ]
+            assumed[domain] = chosen = choose_opset(
+                domain, within, version if version > 0 else _USUAL
+            )
             where = f"{prefix}opset_import"
             shown = quoted(domain or "ai.onnx")
             if "opset_import" not in holder and domain == "":
@@ -117,7 +135,8 @@ def _check_imports(model: Message, prefix: str, report: Report) -> None:
                 problem = f"{shown} is imported twice"
                 problem += "" if same else f", as opset {seen[domain]} and {version}"
                 cure = "Keep one of both." if same else "Keep the right one."
-                report.error("duplicate-opset", here, problem, cure, fixable=same)
+                tell = report.warning if same else report.error
+                tell("duplicate-opset", here, problem, cure, fixable=same)
             seen.setdefault(domain, version)
 
 
@@ -213,7 +232,9 @@ def check_functions(model: Message, roots: list[Scope], report: Report) -> Calls
     for root in roots:
         if not root.is_function:
             main += _calls(root)
-    inlined = sum(times * (1 + size[made[key]]) if key in made else times for key, times in main.items())
+    inlined = sum(
+        times * (1 + size[made[key]]) if key in made else times for key, times in main.items()
+    )
     calls_seen = Calls(max(depth, default=0), inlined)
     if calls_seen.deepest > DEEPEST_CALLS or calls_seen.inlined > MOST_INLINED:
         problem = f"functions call one another {calls_seen.deepest:,} levels deep, which makes "

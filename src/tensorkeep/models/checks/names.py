@@ -57,17 +57,17 @@ def _define(names: Names, report: Report) -> None:
             _twice(name, where, "is an input twice", report)
         made[name] = _BEFORE
     inputs = set(made)
-    initializers: set[str] = set()
+    initializers: dict[str, int] = {}
     for place, name in enumerate(scope.initializers):
         if name in initializers and name:
             where = f"{scope.where}.initializer[{place}]"
-            same = _is_same(scope, place)
+            same = _are_same(scope, initializers[name], place)
             cure = "Remove it; both are the same." if same else "Rename one of both."
             problem = f"the name {quoted(name)} is that of another initializer already"
             report.error("duplicate-initializer", where, problem, cure, fixable=same)
-        initializers.add(name)
+        initializers.setdefault(name, place)
         made[name] = _BEFORE
-    for name in sorted(initializers & inputs) if scope.outer is not None else ():
+    for name in sorted(initializers.keys() & inputs) if scope.outer is not None else ():
         problem = f"{quoted(name)} is an input of the subgraph and an initializer in it"
         report.warning("shadowed-name", scope.where, problem, "Rename one of both.")
     for index, node in enumerate(scope.nodes):
@@ -93,13 +93,10 @@ def _twice(name: str, where: str, what: str, report: Report) -> None:
     report.error("duplicate-value", where, problem, "Rename one of both, and what uses it.")
 
 
-def _is_same(scope: Scope, place: int) -> bool:
-    """Whether an initializer is, bit for bit, the first of that name."""
+def _are_same(scope: Scope, first: int, second: int) -> bool:
+    """Whether two initializers are the same, bit for bit."""
     dense = scope.message.initializer
-    if place >= len(dense):
-        return False
-    first = next(tensor for tensor in dense if tensor.name == dense[place].name)
-    return bool(first == dense[place])
+    return second < len(dense) and bool(dense[first] == dense[second])
 
 
 def _takes(scope: Scope, names: Names, report: Report) -> list[set[str]]:
@@ -123,12 +120,18 @@ def _check_uses(names: Names, taken: list[set[str]], report: Report) -> None:
             maker = names.made.get(name)
             if maker is None:
                 problem = f"takes {quoted(name)}, which nothing makes"
-                cure = report.guess(name, names.made) or "Add the initializer, input or node that makes it."
+                cure = (
+                    report.guess(name, names.made)
+                    or "Add the initializer, input or node that makes it."
+                )
                 report.error("unknown-input", scope.label(index), problem, cure)
             else:
                 late.add(name)
     late |= {
-        name for index, used in enumerate(taken) for name in used if names.made.get(name, -1) >= index
+        name
+        for index, used in enumerate(taken)
+        for name in used
+        if names.made.get(name, -1) >= index
     }
     if late:
         _check_order(names, taken, report)
@@ -139,12 +142,15 @@ def _check_uses(names: Names, taken: list[set[str]], report: Report) -> None:
             report.error("output-without-name", where, "an output has no name", cure)
         elif not names.sees(name, len(scope.nodes)):
             problem = f"the output {quoted(name)} is made by nothing"
-            cure = report.guess(name, names.made) or "Add the node that makes it, or remove the output."
+            cure = (
+                report.guess(name, names.made)
+                or "Add the node that makes it, or remove the output."
+            )
             report.error("unknown-output", where, problem, cure)
     for name, times in Counter(filter(None, scope.outputs)).items():
         if times > 1:
             problem = f"the output {quoted(name)} is there {times} times"
-            report.error("duplicate-output", scope.where, problem, "Keep one of them.")
+            report.warning("duplicate-output", scope.where, problem, "Keep one of them.")
 
 
 def _check_order(names: Names, taken: list[set[str]], report: Report) -> None:

@@ -31,6 +31,7 @@ class Operators:
         }
         self._named = {key[:2] for key in self.functions}
         self._assumed = assumed
+        self._spelled_long = any(row.domain == "ai.onnx" for row in model.opset_import)
         self._report = report
         self._hints: dict[tuple[str, str], str] = {}
 
@@ -49,6 +50,10 @@ class Operators:
         node, report = scope.nodes[index], self._report
         check_attributes(scope, index, declared, report)
         op_type, domain = str(node.op_type), plain(node.domain)
+        if node.domain == "ai.onnx" and not self._spelled_long:
+            problem = "spells the domain ai.onnx, and what is imported spells it as nothing"
+            cure = 'Set its domain to "", which means the same to all readers.'
+            report.error("domain-spelling", scope.label(index), problem, cure, fixable=True)
         if not op_type:
             cure = "Set op_type, or remove the node."
             report.error("no-op-type", scope.label(index), "does not say what it does", cure)
@@ -114,9 +119,8 @@ class Operators:
                 cure = "Remove them."
             self._report.error("input-count", scope.label(index), problem + lacking, cure)
         else:
-            for place in range(least):
-                if not node.input[place]:
-                    name = (signature.inputs + signature.inputs[-1:] * least)[place]
+            for name, value in zip(signature.inputs, node.input, strict=False):
+                if not value and name.isidentifier():
                     problem = f"leaves out the input {name}, which {named} has to have"
                     cure = "Name the value that it takes."
                     self._report.error("missing-input", scope.label(index), problem, cure)

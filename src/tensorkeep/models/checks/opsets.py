@@ -26,16 +26,26 @@ def newest_for(domain: str, ir_version: int) -> int:
     (18, 5)
     """
     table = _OPSETS if domain == "" else _ML_OPSETS if domain == "ai.onnx.ml" else {}
-    return table.get(min(max(ir_version, 3), max(table)), 1) if table else 1
+    return int(table.get(min(max(ir_version, 3), max(table)), 1)) if table else 1
+
+
+def version_for(opset: int) -> int:
+    """Give the IR version that was the newest when an opset came.
+
+    >>> version_for(17), version_for(99)
+    (8, 14)
+    """
+    return next((version for version, newest in _OPSETS.items() if newest >= opset), NEWEST_IR)
 
 
 def choose_opset(domain: str, scopes: Iterable[Scope], ir_version: int) -> int:
     """Choose an opset for a domain that is not imported.
 
-    The one with which the fewest nodes are at fault, of those that are no newer than the model's
-    IR version; the newest of these.
+    The one with which the fewest nodes are at fault; of several the newest that was there when the
+    model's IR version was, else the oldest that came later.
     """
-    if newest_opset(domain) is None:
+    known = newest_opset(domain)
+    if known is None:
         return 1
     kinds = {
         (
@@ -48,8 +58,10 @@ def choose_opset(domain: str, scopes: Iterable[Scope], ir_version: int) -> int:
         for node in scope.nodes
         if plain(node.domain) == domain
     }
-    candidates = range(newest_for(domain, ir_version), 0, -1)
-    return min(candidates, key=lambda opset: sum(_faults(domain, opset, *kind) for kind in kinds))
+    newest = newest_for(domain, ir_version)
+    candidates: tuple[int, ...] = (*range(newest, 0, -1), *range(newest + 1, known + 1))
+    faults = [sum(_faults(domain, opset, *kind) for kind in kinds) for opset in candidates]
+    return candidates[faults.index(min(faults))]
 
 
 def _faults(

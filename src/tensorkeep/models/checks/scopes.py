@@ -1,4 +1,4 @@
-"""The graphs and functions of a model, each with its place, the opsets it uses and what is in it."""
+"""The graphs and functions of a model: each with its place, its opsets and what is in it."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ class Scope:
         """Its nodes."""
         return list(self.message.node)
 
-    @property
+    @cached_property
     def inputs(self) -> list[str]:
         """The names of what goes in."""
         return _names(self.message.input)
 
-    @property
+    @cached_property
     def outputs(self) -> list[str]:
         """The names of what comes out."""
         return _names(self.message.output)
 
-    @property
+    @cached_property
     def initializers(self) -> list[str]:
         """The names of its constants."""
         if self.is_function:
@@ -86,11 +86,8 @@ def _names(values: list[Message] | list[str]) -> list[str]:
 
 
 def opsets_of(message: Message) -> dict[str, int]:
-    """Give what a model or a function imports, the first where it does so twice."""
-    found: dict[str, int] = {}
-    for row in message.opset_import:
-        found.setdefault(plain(row.domain), row.version)
-    return found
+    """Give what a model or a function imports, the last where it does so twice, as onnx does."""
+    return {plain(row.domain): int(row.version) for row in message.opset_import}
 
 
 def plain(domain: str) -> str:

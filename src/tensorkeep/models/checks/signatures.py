@@ -17,6 +17,7 @@ Key = tuple[str, str]
 class Signature(NamedTuple):
     """One version of an operator: how much it takes and gives, and its attributes.
 
+    Of `inputs`, those that may be left out have a ? behind, those that may be many three dots.
     `most_inputs` and `most_outputs` are None where there may be any number; `attributes` gives the
     name of each one's type; `required` are those that have to be there.
     """
@@ -83,12 +84,15 @@ def _rows() -> dict[Key, list[list[Any]]]:
 
 
 def _read(row: list[Any]) -> Signature:
-    version, deprecated, *counts, inputs, attributes = row
+    version, deprecated, least_in, most_in, least_out, most_out, inputs, attributes = row
     pairs = [each.partition(":")[::2] for each in attributes.split()]
     return Signature(
         version,
         bool(deprecated),
-        *counts,
+        least_in,
+        most_in,
+        least_out,
+        most_out,
         tuple(inputs.split()),
         {name: kind.rstrip("!") for name, kind in pairs},
         tuple(name for name, kind in pairs if kind.endswith("!")),

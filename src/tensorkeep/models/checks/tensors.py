@@ -25,7 +25,7 @@ _EXTERNAL_KEYS = ("location", "offset", "length", "checksum", "basepath")
 
 
 class Held(NamedTuple):
-    """A TensorProto of a model and its place; `named` are initializers, which have to have a name."""
+    """A TensorProto of a model and its place; those that are `named` have to have a name."""
 
     message: Message
     where: str
@@ -113,7 +113,9 @@ def check_tensor(held: Held, opener: Opener, report: Report) -> None:
         return
     if not filled:
         if count:
-            problem = f"has no data, where {kind} of shape {dims} takes {kind.nbytes(count):,} bytes"
+            problem = (
+                f"has no data, where {kind} of shape {dims} takes {kind.nbytes(count):,} bytes"
+            )
             report.error("no-data", where, problem, "Give it its data, or remove it.")
         return
     _check_field(tensor, filled[0], count, where, report)

@@ -11,6 +11,9 @@ from tensorkeep.models.checks.findings import Report, quoted
 from tensorkeep.models.checks.scopes import Scope
 from tensorkeep.models.checks.tensors import ABSURD
 
+# What a value lacks that inference may know.
+UNTYPED = frozenset(("value-without-type", "value-without-shape", "value-type"))
+
 
 class Declared(NamedTuple):
     """A ValueInfoProto, its place and what it says."""
@@ -36,7 +39,7 @@ def shown(value: Value) -> str:
     >>> shown(Value("x", "float32", (1, "N", None)))
     'float32[1, N, ?]'
     """
-    return str(value).partition(": ")[2] if not value.name else str(value)[len(value.name) + 2 :]
+    return str(value._replace(name=""))[2:]
 
 
 def differs(a: Value, b: Value) -> str:
@@ -67,7 +70,7 @@ def check_values(scope: Scope, made: set[str], report: Report) -> None:
     seen: set[str] = set()
     constants = {} if scope.is_function else _constants(scope.message)
     for declared in declared_in(scope):
-        message, where, value = declared
+        _, where, value = declared
         _check_type(scope, declared, report)
         described = ".value_info[" in where
         if described and value.name in seen:
@@ -103,12 +106,11 @@ def _check_type(scope: Scope, declared: Declared, report: Report) -> None:
     message, where, value = declared
     described = ".value_info[" in where
     outside = scope.where == "graph" and not described
-    fixable = ".output[" in where
     if "type" not in message or value.kind == "unknown":
         if outside:
             problem = "says nothing of the type of the value, which callers have to know"
             cure = "Give its element type and shape."
-            report.error("value-without-type", where, problem, cure, fixable=fixable)
+            report.error("value-without-type", where, problem, cure)
         return
     if value.kind not in ("tensor", "sparse_tensor"):
         return
@@ -116,12 +118,12 @@ def _check_type(scope: Scope, declared: Declared, report: Report) -> None:
     number = held.elem_type
     if number not in KINDS and (number != 0 or outside):
         problem = f"has element type {number}; ONNX has 1 (float32) to {len(KINDS)}"
-        report.error("element-type", where, problem, "Set elem_type.", fixable=fixable and not number)
+        report.error("value-type", where, problem, "Set elem_type.")
     if "shape" not in held:
         if outside:
             problem = "says nothing of the shape, not even how many axes there are"
             cure = "Give a shape; axes of it may stay open."
-            report.error("value-without-shape", where, problem, cure, fixable=fixable)
+            report.error("value-without-shape", where, problem, cure)
         return
     sizes = [axis for axis in value.axes or () if isinstance(axis, int)]
     if any(size < 0 for size in sizes):

@@ -21,7 +21,10 @@ _POOLS = ("MaxPool", "AveragePool", "LpPool")
 
 
 class Contradiction(NamedTuple):
-    """What is declared of a value, and what it is: the declaration, the node, and both."""
+    """What is declared of a value, and what it is: the declaration, the node, and both.
+
+    The problem is empty where nothing contradicts, but less is declared than callers have to know.
+    """
 
     declared: Declared
     node: str
@@ -33,6 +36,7 @@ class Contradiction(NamedTuple):
 def check_windows(scope: Scope) -> Iterator[Contradiction]:
     """Compare what is declared of the outputs of convolutions and poolings with what they give."""
     rows: dict[str, list[Declared]] | None = None
+    weights: dict[str, tuple[int, ...]] = {}
     for index, node in enumerate(scope.nodes):
         if plain(node.domain) or (node.op_type not in _WEIGHTS and node.op_type not in _POOLS):
             continue
@@ -40,23 +44,20 @@ def check_windows(scope: Scope) -> Iterator[Contradiction]:
             rows = {}
             for declared in declared_in(scope):
                 rows.setdefault(declared.value.name, []).append(declared)
+            if not scope.is_function:
+                weights = {
+                    str(tensor.name): tuple(map(int, tensor.dims.tolist()))
+                    for tensor in scope.message.initializer
+                }
         inputs, outputs = list(node.input), list(node.output)
         if inputs and outputs and inputs[0] in rows:
             known = rows[inputs[0]][0].value
+            place = _WEIGHTS.get(str(node.op_type), len(inputs))
+            weight = weights.get(inputs[place]) if place < len(inputs) else None
             for declared in rows.get(outputs[0], ()):
-                found = _compare(node, known, _weight(scope, node), declared)
+                found = _compare(node, known, weight, declared)
                 if found is not None:
                     yield found._replace(node=scope.label(index))
-
-
-def _weight(scope: Scope, node: Message) -> tuple[int, ...] | None:
-    place = _WEIGHTS.get(str(node.op_type))
-    if place is None or place >= len(node.input) or scope.is_function:
-        return None
-    for tensor in scope.message.initializer:
-        if tensor.name == node.input[place]:
-            return tuple(map(int, tensor.dims.tolist()))
-    return None
 
 
 def _compare(

@@ -158,9 +158,7 @@ def _keep(
     values = {**needed, **dict.fromkeys(computed(graph))}
     outside = {*starts, *ends}
     known = dict.fromkeys(row.name for row in graph.value_info)
-    inner = [
-        row for row in graph.value_info if row.name in values and row.name not in outside
-    ]
+    inner = [row for row in graph.value_info if row.name in values and row.name not in outside]
     inner += [
         row
         for row in graph.output
@@ -222,9 +220,8 @@ def _keep_training(draft: Draft, *, lossy: bool) -> None:
             bound |= set(initialized(training.algorithm))
         needs |= {e.value: None for e in training.update_binding if e.value not in own}
         lacking = [name for name in needs if name not in known]
-        for entry in (*training.initialization_binding, *training.update_binding):
-            if entry.key not in bound:
-                lacking.append(entry.key)
+        bindings = (*training.initialization_binding, *training.update_binding)
+        lacking += [entry.key for entry in bindings if entry.key not in bound]
         if lacking:
             lost.append(f"training_info {place} needs {listed(dict.fromkeys(lacking))}")
         else:

@@ -26,6 +26,7 @@ class Draft:
         self.graph: Graph = graph_of(before).copy()
         self.said: list[str] = []
         self.lost: list[str] = []
+        self.closers: list[Callable[[], None]] = []  # of other files that it takes tensors from
 
     @property
     def model(self) -> Message:
@@ -66,17 +67,25 @@ class Draft:
     def state(self) -> State:
         """Give the model as it is now."""
         self.renew()
-        return State.of_graph(self.graph, self.before)
+        state = State.of_graph(self.graph, self.before)
+        return state.replace(close=self.close) if self.closers else state
+
+    def close(self) -> None:
+        """Close the files that it was made of."""
+        for close in (*self.closers, self.before.close):
+            close()
 
 
 def edited(model: Model, change: Callable[[Draft], None]) -> State:
     """Give what a model becomes by a change; a path is opened, and closed if that fails."""
     before = open_model(model)
+    draft = Draft(before)
     try:
-        draft = Draft(before)
         change(draft)
         return draft.state()
     except BaseException:
+        for close in draft.closers:
+            close()
         if before is not model:
             before.close()
         raise

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from tensorkeep.graph.codec import read_tensor
 from tensorkeep.graph.schema import ATTRIBUTE_TYPES, GRAPH
-from tensorkeep.graph.walking import subgraphs
 from tensorkeep.message import Message
 from tensorkeep.models.editing.opset_standins import KEPT, TAG
 from tensorkeep.models.editing.scopes import fresh, rename_in_list, used_by
@@ -34,6 +33,7 @@ class Merger:
         """
         names = self._new_names(given, result)
         originals = {f"{TAG}{place}": node for place, node in enumerate(graph.node)}
+        was = {node.name: node for node in given.node}
         left = dict(originals)
         for node in result.node:
             left.pop(node.name, None)
@@ -52,10 +52,9 @@ class Merger:
                 continue
             left.pop(tag, None)
             if node.domain != KEPT:
-                self._merge_node(original, given.node[int(tag.removeprefix(TAG))], node)
+                self._merge_node(original, was[tag], node)
             nodes.append(original)
-        nodes = _needed(left.values(), nodes, graph) + nodes
-        graph.node = nodes
+        graph.node = _with_needed(left, nodes, graph)
         if graph.schema is GRAPH:
             _merge_tensors(graph, given, result, names)
 
@@ -109,14 +108,25 @@ class Merger:
             self.merge(own, was, now)
 
 
-def _needed(left: object, nodes: list[Message], graph: Message) -> list[Message]:
-    """Give those nodes that the converter took away though a subgraph or an output needs them."""
+def _with_needed(
+    left: Mapping[str, Message], nodes: list[Message], graph: Message
+) -> list[Message]:
+    """Put those nodes back in their places that the converter has not, though others need them."""
     used = {name for node in nodes for name in used_by(node)}
-    outputs = graph.output
-    used |= {row if isinstance(row, str) else row.name for row in outputs}
+    used |= {row if isinstance(row, str) else row.name for row in graph.output}
     made = {name for node in nodes for name in node.output}
-    rows: list[Message] = list(left)  # type: ignore[call-overload]
-    return [node for node in rows if any(n in used and n not in made for n in node.output)]
+    needed = [
+        (int(tag.removeprefix(TAG)), node)
+        for tag, node in left.items()
+        if any(name in used and name not in made for name in node.output)
+    ]
+    places = {id(node): place for place, node in enumerate(graph.node)}
+    merged: list[Message] = []
+    for node in nodes:
+        while needed and needed[0][0] < places.get(id(node), -1):
+            merged.append(needed.pop(0)[1])
+        merged.append(node)
+    return [*merged, *(node for _, node in needed)]
 
 
 def _merge_tensors(
@@ -163,7 +173,7 @@ def _same_attribute(a: Message, b: Message) -> bool:
 
 
 def _both_nan(a: object, b: object) -> bool:
-    return a != a and b != b  # noqa: PLR0124
+    return a != a and b != b
 
 
 def _same_tensor(a: Message, b: Message) -> bool:
@@ -175,6 +185,3 @@ def _same_tensor(a: Message, b: Message) -> bool:
     return bytes(x.source.read(x.offset, x.offset + x.nbytes)) == bytes(
         y.source.read(y.offset, y.offset + y.nbytes)
     )
-
-
-__all__ = ["Merger", "subgraphs"]

@@ -7,22 +7,31 @@ from typing import Any
 
 from tensorkeep.errors import UnsupportedError
 from tensorkeep.graph.elements import KINDS
-from tensorkeep.graph.schema import ATTRIBUTE_TYPES, NODE
+from tensorkeep.graph.schema import ATTRIBUTE_TYPES, EXTERNAL, NODE
 from tensorkeep.graph.walking import may_hold, node_name, subgraphs
 from tensorkeep.message import Message
 from tensorkeep.models.editing.scopes import used_by
 from tensorkeep.models.editing.value_types import tensor_info
 from tensorkeep.models.lean import LARGE
-from tensorkeep.graph.schema import EXTERNAL
 
 DEFAULT = ("", "ai.onnx")
 KEPT = "tensorkeep.kept"  # the domain of stand-ins
 TAG = "#"  # before the place of a node, as its name while it is converted
 
 # What the converter reads: axes, shapes, pads, scales, limits.
-_READ = frozenset(number for number, kind in KINDS.items() if kind.name in (
-    "float32", "float64", "float16", "int32", "int64", "bool",
-))
+_READ = frozenset(
+    number
+    for number, kind in KINDS.items()
+    if kind.name
+    in (
+        "float32",
+        "float64",
+        "float16",
+        "int32",
+        "int64",
+        "bool",
+    )
+)
 
 
 class StandIns:
@@ -37,10 +46,15 @@ class StandIns:
         self._same: dict[str, bool] = {}
 
     def stays(self, node: Message) -> bool:
-        """Whether a node means the same in both versions."""
-        if node.domain in DEFAULT and not self._is_same(node.op_type):
+        """Whether a node means the same in both versions, and so do all within it."""
+        if node.domain in DEFAULT and not self._is_same_node(node):
             return False
         return all(self.stays(inner) for graph in subgraphs(node) for inner in graph.node)
+
+    def _is_same_node(self, node: Message) -> bool:
+        if node.op_type == "Constant":  # only what it can be given has grown
+            return all(_CONSTANT.get(row.name, 12) <= self._target for row in node.attribute)
+        return self._is_same(node.op_type)
 
     def _is_same(self, operator: str) -> bool:
         if operator not in self._same:
@@ -67,16 +81,23 @@ class StandIns:
         """
         nodes = []
         for place, node in enumerate(graph.node):
-            nodes.append(self._stand_in(node) if self._may_hide(node) else self._real(node, place))
+            constant = self._constant(node)
+            if constant is not None:
+                graph.initializer.append(constant)
+                continue
+            hides = node.domain not in DEFAULT or self.stays(node)
+            nodes.append(self._stand_in(node) if hides else self._real(node, place))
             nodes[-1].name = f"{TAG}{place}"
         graph.node = nodes
         small = [row for row in graph.initializer if _is_read(row)]
         known = {row.name for row in small}
         inputs = [row for row in graph.input if row.name not in known]
         known |= {row.name for row in inputs}
-        for tensor in graph.initializer:
-            if tensor.name not in known:
-                inputs.append(tensor_info(tensor.name, tensor.data_type, tensor.dims))
+        inputs += [
+            tensor_info(tensor.name, tensor.data_type, tensor.dims)
+            for tensor in graph.initializer
+            if tensor.name not in known
+        ]
         for sparse in graph.sparse_initializer:
             values = sparse["values"]
             if values.name not in known:
@@ -86,13 +107,16 @@ class StandIns:
             graph.drop(name)
         return graph
 
-    def _may_hide(self, node: Message) -> bool:
-        """Whether the converter need not see a node: it stays, and is no constant to be read."""
-        if not self.stays(node):
-            return False
-        if node.op_type != "Constant" or node.domain not in DEFAULT:
-            return True
-        return not any(row.name == "value" and "t" in row and _is_read(row.t) for row in node.attribute)
+    def _constant(self, node: Message) -> Message | None:
+        """Give a constant that the converter may read as an initializer, which it takes as well."""
+        if node.op_type != "Constant" or node.domain not in DEFAULT or not self.stays(node):
+            return None
+        for row in node.attribute:
+            if row.name == "value" and "t" in row and _is_read(row.t):
+                tensor: Message = row.t.copy()
+                tensor.name = node.output[0]
+                return tensor
+        return None
 
     def _stand_in(self, node: Message) -> Message:
         return Message(
@@ -120,6 +144,8 @@ class StandIns:
         return node
 
 
+# The operator sets since which a Constant is given by these; 12 for the others.
+_CONSTANT = {"value": 1, "sparse_value": 11}
 _SPARSE = (ATTRIBUTE_TYPES["SPARSE_TENSOR"], ATTRIBUTE_TYPES["SPARSE_TENSORS"])
 
 

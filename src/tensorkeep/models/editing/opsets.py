@@ -6,14 +6,18 @@ others; what it did to them is then done to the model's own nodes. So all else s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tensorkeep.errors import ArgumentError, TensorKeepError, UnsupportedError
 from tensorkeep.graph import Graph
 from tensorkeep.graph.schema import GRAPH, MODEL, OPSET, VALUE_INFO
-from tensorkeep.graph.walking import function_name
+from tensorkeep.graph.walking import function_name, subgraphs
 from tensorkeep.message import Message
+from tensorkeep.models.apart import INSTALL, ask
+from tensorkeep.models.checking import refusal_of
 from tensorkeep.models.editing.draft import Draft, counted, edited
 from tensorkeep.models.editing.opset_merging import Merger
 from tensorkeep.models.editing.opset_standins import DEFAULT, KEPT, StandIns
@@ -21,10 +25,10 @@ from tensorkeep.models.editing.scopes import captured, names_anywhere
 from tensorkeep.models.editing.value_types import declared, element_of, inferred
 from tensorkeep.models.lean import lean
 from tensorkeep.models.opening import Model
+from tensorkeep.models.shapes import write
 from tensorkeep.optional import require
 from tensorkeep.state import State
 
-_CURE = "Install it with pip install tensorkeep[onnx]."
 _IR = 10  # of what the converter is given: initializers need not be inputs
 
 
@@ -49,9 +53,9 @@ def convert_opset(model: Model, version: int) -> State:
 
 def apply(draft: Draft, version: int) -> None:
     """Convert a draft."""
-    defs = require("onnx.defs", "operator sets are converted by onnx", _CURE)
+    defs = require("onnx.defs", "operator sets are converted by onnx", INSTALL)
     latest = defs.onnx_opset_version()
-    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= latest:
+    if type(version) is not int or not 1 <= version <= latest:
         raise ArgumentError(
             f"there is no operator set {version!r} of ONNX", cure=f"There are 1 to {latest}."
         )
@@ -68,6 +72,8 @@ def apply(draft: Draft, version: int) -> None:
     if source == version:
         draft.said.append(f"uses operator set {version} already")
         return
+    if why := refusal_of(draft.graph):
+        raise UnsupportedError(f"is not given to the converter, since {why}", where=draft.where)
     thin = _thin(draft)
     changed: list[Message] = []
     outer = declared(thin.graph)
@@ -149,8 +155,9 @@ class _Converter:
             called: names it in messages.
         """
         stand_ins = StandIns(self.defs, source, target, self.draft.where, called)
-        if all(stand_ins.stays(node) for node in thin.node):
-            return []
+        apart = self._convert_apart(graph, thin, source, target, outer, called)
+        if all(node.domain not in DEFAULT or stand_ins.stays(node) for node in thin.node):
+            return apart
         rows = [outer.get(name) or Message(VALUE_INFO, name=name) for name in captured(thin)]
         given = stand_ins.graph(thin)
         given.input = [*given.input, *(row.copy() for row in rows)]
@@ -162,28 +169,46 @@ class _Converter:
         result = self._run(model, target)
         merger = Merger(self.taken)
         merger.merge(graph, given, result.graph)
-        return merger.changed
+        return [*apart, *merger.changed]
+
+    def _convert_apart(
+        self,
+        graph: Message,
+        thin: Message,
+        source: int,
+        target: int,
+        outer: dict[str, Message],
+        called: str,
+    ) -> list[Message]:
+        """Convert the graphs in nodes of other operator sets, for which one stands in."""
+        changed: list[Message] = []
+        seen = {**outer, **declared(thin)} if thin.schema is GRAPH else outer
+        for node, own in zip(graph.node, thin.node, strict=True):
+            foreign = node.domain not in DEFAULT
+            for inner, lean_inner in zip(subgraphs(node), subgraphs(own), strict=True):
+                convert = self.convert if foreign else self._convert_apart
+                changed += convert(inner, lean_inner.copy(), source, target, seen, called)
+        return changed
 
     def _run(self, model: Message, target: int) -> Message:
-        onnx = require("onnx.version_converter", "operator sets are converted by onnx", _CURE)
         source = model.opset_import[0].version
-        proto = require("onnx", "operator sets are converted by onnx", _CURE).ModelProto()
-        proto.ParseFromString(model.encode())
-        try:
-            data = onnx.convert_version(proto, target).SerializeToString()
-        except Exception as error:  # a RuntimeError of C++, or its own ConvertError
-            raise UnsupportedError(
-                f"the converter of ONNX cannot bring it from operator set {source} to {target}: "
-                f"{_reason(error)}",
-                where=self.draft.where,
-                cure="Choose a version nearer to its own.",
-            ) from None
-        return Message.parse(MODEL, data, where=self.draft.where)
+        with TemporaryDirectory(prefix="tensorkeep-") as folder:
+            write(model, folder, "given")
+            (said,) = ask(folder, [f"convert:{target} given"]).values()
+            if not said.problem:
+                with open(os.path.join(folder, "given.converted"), "rb") as file:
+                    return Message.parse(MODEL, file.read(), where=self.draft.where)
+        raise UnsupportedError(
+            f"the converter of ONNX cannot bring it from operator set {source} to {target}: "
+            f"{_reason(said.problem)}",
+            where=self.draft.where,
+            cure="Choose a version nearer to its own.",
+        )
 
 
-def _reason(error: Exception) -> str:
+def _reason(said: str) -> str:
     """Give what the converter says, without the place in its own source."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(said.split())
     return text.rsplit("failed: ", 1)[-1][:300].rstrip(".")
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from tensorkeep.errors import ArgumentError, TensorKeepError, UnsupportedError
 from tensorkeep.graph import Graph
-from tensorkeep.graph.schema import DIMENSION, MODEL, TYPE, VALUE_INFO
+from tensorkeep.graph.schema import DIMENSION, VALUE_INFO
 from tensorkeep.message import Message
+from tensorkeep.models.apart import ask, is_installed
+from tensorkeep.models.checking import refusal_of
 from tensorkeep.models.editing.draft import Draft
 from tensorkeep.models.lean import lean
-from tensorkeep.optional import require
-
-_CURE = "Install it with pip install tensorkeep[onnx]."
+from tensorkeep.models.opening import graph_of
+from tensorkeep.models.shapes import run_inference, write
 
 
 def declared(graph: Message) -> dict[str, Message]:
@@ -38,7 +40,9 @@ def is_typed(row: Message) -> bool:
     for name in ("sequence_type", "optional_type", "map_type", "opaque_type"):
         if name in kind:
             return True
-    return any(f"{n}_type" in kind and kind[f"{n}_type"].elem_type for n in ("tensor", "sparse_tensor"))
+    return any(
+        f"{n}_type" in kind and kind[f"{n}_type"].elem_type for n in ("tensor", "sparse_tensor")
+    )
 
 
 def tensor_info(name: str, element: int, shape: Iterable[int]) -> Message:
@@ -53,25 +57,36 @@ def _fill(held: Message, element: int, shape: Iterable[int]) -> None:
     held.make("shape").dim = [Message(DIMENSION, dim_value=int(axis)) for axis in shape]
 
 
-def inferred(graph: Graph, *, strict: bool = False) -> Message:
+def inferred(graph: Graph) -> Message:
     """Give a model with the types that ONNX infers, without its large tensors' bytes.
 
     Raises:
         MissingDependencyError: the onnx package is not installed.
-        UnsupportedError: the types contradict one another.
+        ArgumentError: onnx refuses the model, or is not given it for its faults.
     """
-    inference = require("onnx.shape_inference", "the types of values are inferred by onnx", _CURE)
-    data = lean(graph).encode()
-    try:
-        found = inference.infer_shapes(data, strict_mode=strict, data_prop=True)
-    except Exception as error:  # a RuntimeError of C++, or protobuf's own
-        reason = str(error).strip().splitlines()
-        raise UnsupportedError(
-            f"ONNX cannot infer the types of its values: {reason[0] if reason else 'no reason'}",
-            where=graph.where,
-        ) from None
-    data = found if isinstance(found, bytes) else found.SerializeToString()
-    return Message.parse(MODEL, data, where=graph.where)
+    if why := refusal_of(graph):
+        problem = f"the types of its values are not worked out, since {why}"
+        raise ArgumentError(problem, where=graph.where)
+    return run_inference(lean(graph))
+
+
+def check_sound(draft: Draft) -> None:
+    """Have onnx check the types of a draft, unless it found fault with them before.
+
+    Raises:
+        UnsupportedError: something contradicts now.
+    """
+    now = Graph(draft.model, opener=draft.graph.opener, where=draft.where)
+    if refusal_of(now) or not is_installed():
+        return
+    with TemporaryDirectory(prefix="tensorkeep-") as folder:
+        write(lean(graph_of(draft.before)), folder, "before")
+        write(lean(now), folder, "after")
+        said = ask(folder, ("strict before", "strict after"))
+    problem = said["strict after"].problem
+    if problem and not said["strict before"].problem:
+        reason = problem.strip().splitlines()[0][:300]
+        raise UnsupportedError(f"ONNX finds that {reason}", where=draft.where)
 
 
 def typed(draft: Draft, names: Iterable[str], why: str) -> dict[str, Message]:
@@ -143,9 +158,3 @@ def axes(row: Message) -> list[Message] | None:
 def int64s(values: Iterable[int]) -> bytes:
     """Give numbers as the raw bytes of an int64 tensor."""
     return np.array(list(values), "<i8").tobytes()
-
-
-__all__ = [
-    "TYPE", "axes", "declared", "element_of", "inferred", "int64s", "is_tensor", "is_typed",
-    "retype", "tensor_info", "typed",
-]
