@@ -2,9 +2,9 @@
 
     python -m benchmarks.running --size 1GiB --layers 16 --rounds 3
 
-Each case runs in a process of its own, which runs the model once after loading it. The time is that
-of loading; the memory is the peak of what the process took beyond imports and mapped files. `Gather`
-looks up rows of its weights, of which ONNX Runtime keeps no second copy; `MatMul` packs them anew.
+Each case is a process of its own, which runs the model once after loading it. The time is that of
+loading; the memory is the peak of what was taken beyond imports and mapped files. `Gather` looks up
+rows of its weights, of which ONNX Runtime keeps no second copy; `MatMul` packs them anew.
 Files are in the page cache; each figure is the median of the rounds. Ratios above 1 are in our
 favour.
 """

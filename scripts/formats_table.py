@@ -71,7 +71,7 @@ def row(format: Format) -> list[str]:
     """Give the cells of one format."""
     return [
         f"`{format.name}`",
-        " ".join(f"`{suffix}`" for suffix in format.suffixes) or "a folder",
+        " ".join(f"`{suffix}`" for suffix in format.suffixes) or ("any name" if format.name == "onnx-tensor" else "a folder"),
         f"`[{format.extra}]`" if format.extra else NO,
         YES if format.encode else f"no; by {format.written_by}",
         YES if format.lazy else NO,

@@ -284,5 +284,6 @@ def file_place(source: Source, start: int) -> tuple[FileSource, int] | None:
     True
     """
     while isinstance(source, Window):
-        source, start = source._inner, source._start + start
+        start += source._start
+        source = source._inner
     return (source, start) if isinstance(source, FileSource) else None

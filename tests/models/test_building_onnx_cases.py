@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -90,15 +91,15 @@ def make_nodes(graph: Any, scope: dict[str, Symbol]) -> None:
     for held in graph.initializer:
         scope[held.name] = initializer(onnx.numpy_helper.to_array(held), held.name)
     for each in graph.node:
-        made = node(
+        made: Any = node(
             each.op_type,
             *[scope[name] if name else None for name in each.input],
             outputs=len(each.output),
             domain=each.domain,
             attributes={a.name: attribute_of(a, scope) for a in each.attribute},
         )
-        for name, symbol in zip(each.output, made, strict=True):
-            scope[name] = symbol
+        several: tuple[Symbol, ...] = made if isinstance(made, tuple) else (made,)
+        scope.update(zip(each.output, several, strict=True))
 
 
 def run(data: bytes, inputs: Any) -> list[Any] | None:
@@ -113,9 +114,19 @@ def run(data: bytes, inputs: Any) -> list[Any] | None:
 
 
 def same(a: Any, b: Any) -> bool:
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
     if not isinstance(a, np.ndarray) or a.dtype.kind not in "fc":
         return bool(np.all(np.asarray(a == b)))
     return bool(np.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True))
+
+
+def is_sound(given: Any) -> bool:
+    try:
+        onnx.checker.check_model(given, full_check=True)
+    except onnx.shape_inference.InferenceError:
+        return False
+    return True
 
 
 def check_case(case: Any) -> bool:
@@ -133,7 +144,8 @@ def check_case(case: Any) -> bool:
     imported = {row.domain: row.version for row in given.opset_import}
     assert graph_of(built).opsets[""] <= max(13, imported.get("", 13))
     data = graph_of(built).model.encode()
-    onnx.checker.check_model(data, full_check=case.name not in SHAPES)
+    whole = case.name not in SHAPES and is_sound(given)  # some of them the checker refuses itself
+    onnx.checker.check_model(data, full_check=whole)
     feeds = dict(
         zip((value.name for value in given.graph.input), case.data_sets[0][0], strict=False)
     )
@@ -149,7 +161,10 @@ def check_case(case: Any) -> bool:
 def test_all_cases() -> None:
     from onnx.backend.test.case.node import collect_testcases
 
-    cases = [each for each in collect_testcases(None) if each.model and not each.model.functions]
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # what onnx says while it makes them
+        collected = collect_testcases(None)
+    cases = [each for each in collected if each.model and not each.model.functions]
     ran = 0
     for case in cases:
         if case.name in OLD:

@@ -113,6 +113,11 @@ def test_text_stays_text(text: str) -> None:
     assert changed.metadata["model_author"] == text
 
 
+@pytest.mark.parametrize("text", ["[" * 60_000, "9" * 5000, "NaN", "-Infinity", '{"a": ' * 9000])
+def test_text_that_is_nearly_json(tmp_path: Path, text: str) -> None:
+    assert metadata(with_entries(tmp_path / "m.onnx", ("a", text)))["a"] == text
+
+
 def test_numbers_that_are_not_finite_and_those_of_numpy() -> None:
     found = metadata(set_metadata(in_memory(), {"a": np.float64(0.5), "b": np.int8(3)}))  # type: ignore[dict-item]
     assert (found["a"], found["b"]) == (0.5, 3)

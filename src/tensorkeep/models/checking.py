@@ -143,7 +143,7 @@ def examine(
     report = Report()
     found: list[Contradiction] = []
     try:
-        calls = _examine_structure(graph, report, found)
+        calls, tensors = _examine_structure(graph, report, found)
         if size > LARGEST:
             problem = (
                 f"the file has {size:,} bytes, and no reader of protobuf takes {LARGEST + 1:,}"
@@ -151,7 +151,6 @@ def examine(
             cure = "Save it with external=True."
             report.error("too-large", "model", problem, cure)
         if contents:
-            tensors = [held for scope in _every(roots(graph.model)) for held in held_by(scope)]
             check_file_sums(tensors, graph.opener, report)
             check_contents(graph, digests, report)
         known = {(each.declared.where) for each in found}
@@ -172,8 +171,10 @@ def examine(
     return Examined(report.listed(), found, report)
 
 
-def _examine_structure(graph: Graph, report: Report, found: list[Contradiction]) -> Calls:
-    """Look at all that needs no reading of weights, and not the onnx package."""
+def _examine_structure(
+    graph: Graph, report: Report, found: list[Contradiction]
+) -> tuple[Calls, list[Held]]:
+    """Look at all that needs no reading of weights, and not the onnx package; gives its tensors."""
     model = graph.model
     tops = roots(model)
     scopes = _every(tops)
@@ -204,14 +205,14 @@ def _examine_structure(graph: Graph, report: Report, found: list[Contradiction])
         found += check_windows(scope)
     for held in tensors:
         check_tensor(held, graph.opener, report)
-    return calls
+    return calls, tensors
 
 
 def refusal_of(graph: Graph) -> str:
     """Say why a model is not given to the onnx package; empty where it may be."""
     report = Report()
     try:
-        return refusal(_examine_structure(graph, report, []), report)
+        return refusal(_examine_structure(graph, report, [])[0], report)
     except TensorKeepError as error:
         return error.problem
 

@@ -81,8 +81,9 @@ def merge(model: Message, inferred: Message) -> None:
         rows = {row.name: row for row in theirs.value_info}
         outputs = {row.name: row for row in theirs.output}
         for row in mine.output:
-            if row.name in outputs:
-                _fill(row, outputs[row.name])
+            for given in (outputs, rows):  # onnx puts those without a type among the others
+                if row.name in given:
+                    _fill(row, given[row.name])
         for row in mine.value_info:
             if (found := rows.pop(row.name, None)) is not None:
                 _fill(row, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ def model(
     return made
 
 
+@cache
 def convolutional() -> onnx.ModelProto:
     node = helper.make_node
     nodes = [
@@ -69,6 +71,7 @@ def convolutional() -> onnx.ModelProto:
     return model(nodes, [info("x", 1, 3, 8, 8)], [info("y", 1, 10)], tensors)
 
 
+@cache
 def attention() -> onnx.ModelProto:
     """Attention over 4 tokens, then one of two branches that see the values around them."""
     node = helper.make_node

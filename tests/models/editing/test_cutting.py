@@ -114,8 +114,8 @@ def test_unknown_type_is_refused() -> None:
 def test_training_that_needs_more_is_no_silent_loss() -> None:
     state = state_of(probe())
     with pytest.raises(LossError, match="training_info 0 needs w"):
-        cut(state, inputs=["e"])
-    assert not cut(state, inputs=["e"], lossy=True).graph.model.training_info
+        cut(state, inputs=["e", "x", "c"])
+    assert not cut(state, inputs=["e", "x", "c"], lossy=True).graph.model.training_info
 
 
 def test_expose_refusals() -> None:

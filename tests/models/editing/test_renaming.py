@@ -104,7 +104,7 @@ def test_refusals(names: dict[str, str], error: type[Exception], text: str) -> N
 
 
 def test_training_algorithm_keeps_its_own_names() -> None:
-    with pytest.raises(ArgumentError, match="training algorithm has a value called 'w.next'"):
+    with pytest.raises(ArgumentError, match=r"training algorithm has a value called 'w.next'"):
         rename(state_of(probe()), {"z": "w.next"})
 
 

@@ -97,8 +97,8 @@ def _close(a: Any, b: Any) -> bool:
         return False
     if a.dtype == object:
         return bool(a.tolist() == b.tolist())
-    wide = (array.astype(np.float64) for array in (a, b))
-    return bool(np.allclose(*wide, rtol=1e-2, atol=1e-2, equal_nan=True))
+    one, other = a.astype(np.float64), b.astype(np.float64)
+    return bool(np.allclose(one, other, rtol=1e-2, atol=1e-2, equal_nan=True))
 
 
 # Those whose results are random.

@@ -91,7 +91,7 @@ def shorten_domains(model: Message) -> None:
     for scope in _every(model):
         for node in scope.nodes:
             if node.domain == "ai.onnx":
-                node["domain"] = ""
+                node.drop("domain")
 
 
 def sort_nodes(model: Message) -> None:

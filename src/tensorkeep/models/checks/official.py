@@ -188,9 +188,8 @@ def _contradictions(graph: Graph, inferred: Message, report: Report) -> Iterator
     for scope, result in zip(_graphs(graph.model), _graphs(inferred), strict=False):
         if scope.outer is not None and not same_order:
             continue
-        right = {
-            row.name: value_of(row) for row in (*result.message.value_info, *result.message.output)
-        }
+        rows = (*result.message.value_info, *result.message.output)
+        right = {row.name: value_of(row) for row in rows if "type" in row}
         makers = {name: i for i, node in enumerate(scope.nodes) for name in node.output if name}
         for declared in declared_in(scope):
             maker, value = makers.get(declared.value.name), right.get(declared.value.name)

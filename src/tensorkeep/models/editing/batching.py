@@ -122,6 +122,7 @@ class _Batch:
             for dim in dims or ():
                 dim.drop("dim_value")
                 dim.drop("dim_param")
+        self._loosen_subgraphs(graph)
         try:
             found = declared(inferred(trial).graph)
         except TensorKeepError:  # onnx is missing, or refuses the model
@@ -247,7 +248,7 @@ class _Batch:
                         )
                 else:
                     _set(dims[self.axis], self.size)
-        self._loosen_subgraphs()
+        self._loosen_subgraphs(self.draft.main)
 
     def _typed_rows(self) -> Iterator[Message]:
         graph = self.draft.main
@@ -256,9 +257,9 @@ class _Batch:
             if row.name not in filled:
                 yield row
 
-    def _loosen_subgraphs(self) -> None:
+    def _loosen_subgraphs(self, main: Message) -> None:
         """Have subgraphs no more say the old size, which they may have from outside."""
-        for graph in list(graphs_within(self.draft.main))[1:]:
+        for graph in list(graphs_within(main))[1:]:
             for row in (*graph.input, *graph.value_info, *graph.output):
                 dims = axes(row) or []
                 for place, dim in enumerate(dims):

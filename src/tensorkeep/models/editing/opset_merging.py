@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 from tensorkeep.graph.codec import read_tensor
 from tensorkeep.graph.schema import ATTRIBUTE_TYPES, GRAPH
+from tensorkeep.graph.walking import subgraphs
 from tensorkeep.message import Message
 from tensorkeep.models.editing.opset_standins import KEPT, TAG
 from tensorkeep.models.editing.scopes import fresh, rename_in_list, used_by
 from tensorkeep.models.editing.value_types import tensor_info
 
+_NONE: Mapping[str, str] = {}
 _GRAPH_KINDS = (ATTRIBUTE_TYPES["GRAPH"], ATTRIBUTE_TYPES["GRAPHS"])
 _SINGLE = ("f", "i", "s", "tp")
 _MANY = ("floats", "ints", "strings", "type_protos")
@@ -23,15 +25,18 @@ class Merger:
         self.taken = taken
         self.changed: list[Message] = []
 
-    def merge(self, graph: Message, given: Message, result: Message) -> None:
+    def merge(
+        self, graph: Message, given: Message, result: Message, outer: Mapping[str, str] = _NONE
+    ) -> None:
         """Bring a converted graph into the one that it was made of.
 
         Args:
             graph: a GraphProto or FunctionProto to change.
             given: what the converter was given of it.
             result: what it made of that.
+            outer: other names for values around it.
         """
-        names = self._new_names(given, result)
+        names = {**outer, **self._new_names(given, result)}
         originals = {f"{TAG}{place}": node for place, node in enumerate(graph.node)}
         was = {node.name: node for node in given.node}
         left = dict(originals)
@@ -52,22 +57,25 @@ class Merger:
                 continue
             left.pop(tag, None)
             if node.domain != KEPT:
-                self._merge_node(original, was[tag], node)
+                self._merge_node(original, was[tag], node, names)
             nodes.append(original)
         graph.node = _with_needed(left, nodes, graph)
         if graph.schema is GRAPH:
             _merge_tensors(graph, given, result, names)
 
-    def _new_names(self, given: Message, result: Message) -> Mapping[str, str]:
-        """Give names that are not taken to the values that the converter added."""
+    def _new_names(self, given: Message, result: Message) -> dict[str, str]:
+        """Name what the converter added: as it was, where it took its place, or newly."""
         known = {name for node in given.node for name in node.output}
         made = [name for node in result.node for name in node.output if name]
         filled = {row.name for row in given.initializer}
         made += [row.name for row in result.initializer if row.name not in filled]
         new = [name for name in dict.fromkeys(made) if name not in known]
-        return {name: fresh(name, self.taken) for name in new}
+        names = _replaced(given, result, set(new), known - set(made))
+        return {name: names.get(name) or fresh(name, self.taken) for name in new}
 
-    def _merge_node(self, original: Message, given: Message, node: Message) -> None:
+    def _merge_node(
+        self, original: Message, given: Message, node: Message, names: Mapping[str, str]
+    ) -> None:
         before = {row.name: row for row in original.attribute}
         was = {row.name: row for row in given.attribute}
         attributes: dict[str, Message] = {}
@@ -75,7 +83,7 @@ class Merger:
         for row in node.attribute:
             own = was.get(row.name)
             if own is not None and row.type in _GRAPH_KINDS and row.type == own.type:
-                self._merge_graphs(before[row.name], own, row)
+                self._merge_graphs(before[row.name], own, row, names)
             elif own is None or not _same_attribute(own, row):
                 attributes[row.name] = row
                 same = False
@@ -101,11 +109,31 @@ class Merger:
         order += [name for name in attributes if name not in before]
         original.attribute = [attributes[name] for name in order]
 
-    def _merge_graphs(self, original: Message, given: Message, row: Message) -> None:
+    def _merge_graphs(
+        self, original: Message, given: Message, row: Message, names: Mapping[str, str]
+    ) -> None:
         if "g" in row:
-            self.merge(original.g, given.g, row.g)
+            self.merge(original.g, given.g, row.g, names)
         for own, was, now in zip(original.graphs, given.graphs, row.graphs, strict=True):
-            self.merge(own, was, now)
+            self.merge(own, was, now, names)
+
+
+def _replaced(given: Message, result: Message, new: set[str], gone: set[str]) -> dict[str, str]:
+    """Find which new value took the place of which old one, by the nodes that use them."""
+    names: dict[str, str] = {}
+    by_tag = {node.name: node for node in given.node}
+    by_outputs = {tuple(filter(None, node.output)): node for node in given.node}
+    for node in reversed(result.node):  # those that use a value come before what makes it
+        outputs = tuple(names.get(name, name) for name in node.output if name)
+        was = by_tag.get(node.name) or by_outputs.get(outputs)
+        if was is None:
+            continue
+        for old, now in zip(was.input, node.input, strict=False):
+            if now in new and old in gone:
+                names[now] = old
+        for before, after in zip(subgraphs(was), subgraphs(node), strict=False):
+            names |= _replaced(before, after, new, gone)
+    return names
 
 
 def _with_needed(

@@ -23,7 +23,9 @@ _RUNNING = re.compile(
     re.DOTALL,
 )
 
-_EXPAND = "`tensorkeep ops {0}` tells what it is, and `tensorkeep expand` spells it out."
+_EXPAND = (
+    "`tensorkeep ops {0}` tells what it is; tensorkeep.models.ops.expand spells out those it knows."
+)
 
 # What is said of a model that cannot be loaded: the problem, and the cure.
 _LOADING: list[tuple[re.Pattern[str], str, str]] = [
