@@ -10,7 +10,7 @@ import numpy as np
 
 import tensorkeep as tk
 from tensorkeep.models import building as build
-from tensorkeep.models.metadata import metadata
+from tensorkeep.models.describing import metadata
 from tensorkeep.models.running import run
 
 

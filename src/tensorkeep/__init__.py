@@ -1,5 +1,9 @@
 """Save, load, checkpoint, convert and inspect the state of neural networks."""
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 from tensorkeep.api import load, open, save
 from tensorkeep.checkpoint import Checkpointer, checkpoints, keep
 from tensorkeep.convert import convert
@@ -12,6 +16,20 @@ from tensorkeep.store import Location, Store
 from tensorkeep.tensor import Tensor
 from tensorkeep.verify import verify
 from tensorkeep.version import __version__ as __version__
+
+if _TYPE_CHECKING:
+    from tensorkeep import models
+    from tensorkeep.models import run
+
+
+def __getattr__(name: str) -> _Any:
+    # Most programs run no model, and what does takes a while to import.
+    if name == "models":
+        return _import_module("tensorkeep.models")
+    if name == "run":
+        return _import_module("tensorkeep.models").run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Checkpointer",
@@ -28,7 +46,9 @@ __all__ = [
     "dtype",
     "keep",
     "load",
+    "models",
     "open",
+    "run",
     "save",
     "verify",
 ]

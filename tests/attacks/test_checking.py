@@ -19,14 +19,14 @@ from tensorkeep.models.checking import check
 from tensorkeep.models.checks.findings import MOST, Finding
 from tensorkeep.models.shapes import infer_shapes
 
-FEW = 3.0  # seconds, of which most is the start of onnx's process on a busy machine
+LIMIT = 20.0  # seconds on a busy machine; each takes one or two alone
 
 
 @pytest.fixture(autouse=True)
 def _quickly() -> Iterator[None]:
     start = time.perf_counter()
     yield
-    assert time.perf_counter() - start < 10 * FEW
+    assert time.perf_counter() - start < LIMIT
 
 
 def codes(findings: list[Finding]) -> set[str]:

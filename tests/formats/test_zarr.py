@@ -291,7 +291,7 @@ def test_attributes_that_others_changed() -> None:
 def test_converting_does_not_replace_what_is_there(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from tensorkeep.cli import app
+    from tensorkeep.cli import main
 
     tk.save({"w": np.ones(2)}, tmp_path / "a.npz")
     tk.save({"v": np.ones(2)}, tmp_path / "a.zarr")

@@ -16,7 +16,7 @@ from tensorkeep.errors import ArgumentError, MissingError
 from tensorkeep.graph import Graph
 from tensorkeep.graph.schema import MODEL
 from tensorkeep.message import Message
-from tensorkeep.models.metadata import metadata, replaced_entries, set_metadata
+from tensorkeep.models.describing import metadata, replaced_entries, set_metadata
 
 
 @pytest.fixture

@@ -10,33 +10,21 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
 from tensorkeep import __version__
-from tensorkeep.cli.checkpoints import checkpoints
-from tensorkeep.cli.convert import convert
-from tensorkeep.cli.demo import demo
-from tensorkeep.cli.diff import diff
-from tensorkeep.cli.ls import ls
-from tensorkeep.cli.ops import ops
-from tensorkeep.cli.show import show
 from tensorkeep.cli.terminal import fail, problem_of, say, say_json, warn
-from tensorkeep.cli.verify import verify
 from tensorkeep.errors import TensorKeepError
 
 # Every command gives its exit code.
 Command = Callable[..., int]
 
-# Drawing help and tracebacks with rich would take as long as all the rest of the start.
-app = typer.Typer(
-    help="Save, load, convert and inspect the state of neural networks.",
-    epilog="Exit codes: 0 fine, 1 a difference or damage was found, 2 usage or unreadable input.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+# In the order of the help. A command's module is imported when it is the one that was given.
+COMMANDS = ("ls", "show", "convert", "diff", "verify", "check", "run", "edit", "meta", "ops")
+COMMANDS += ("checkpoints", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,7 +32,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a letter is no error
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
-    app(arguments, prog_name="tensorkeep")
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    named = given[:1] if given[:1] and given[0] in COMMANDS else list(COMMANDS)
+    _app(named)(given, prog_name="tensorkeep")
+
+
+def _app(names: Sequence[str]) -> typer.Typer:
+    # Drawing help and tracebacks with rich would take as long as all the rest of the start.
+    app = typer.Typer(
+        help="Save, load, convert and inspect the state of neural networks.",
+        epilog="Exit codes: 0 fine, 1 a difference or damage was found, 2 usage or unreadable input.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    for name in names:
+        command = getattr(import_module(f"{__name__}.{name}"), name)
+        app.command()(_guarded(command))
+    return app
 
 
 def _guarded(command: Command) -> Callable[..., None]:
@@ -81,7 +87,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool,
@@ -92,6 +97,3 @@ def _options(
 ) -> None:
     pass
 
-
-for _command in (ls, show, convert, diff, verify, ops, checkpoints, demo):
-    app.command()(_guarded(_command))

@@ -11,7 +11,7 @@ import typer
 from tensorkeep import api
 from tensorkeep.cli.terminal import JsonOption, clean, say, say_json, shorten, warn
 from tensorkeep.errors import ArgumentError, MissingError
-from tensorkeep.models.metadata import metadata, parse_fact, replaced_entries, set_metadata
+from tensorkeep.models.describing import metadata, parse_fact, replaced_entries, set_metadata
 from tensorkeep.state import Json
 
 _USAGE = "Use meta get MODEL [KEY], or meta set MODEL KEY=VALUE..."

@@ -118,6 +118,14 @@ def test_compute_casts_around_operators() -> None:
     assert run(back, given)[0].dtype == np.float32
 
 
+def test_output_that_an_operator_gives_in_the_old_type_alone() -> None:
+    node = helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"])
+    outputs = [info("q", 4, kind=TensorProto.UINT8), info("scale")]
+    state = state_of(model([node], [info("x", 4)], outputs, {}))
+    half, given = cast(state, "float16", compute=True), {"x": floats(4)}
+    np.testing.assert_allclose(run(half, given)[1], run(state, given)[1], rtol=1e-2)
+
+
 def test_compute_needs_types() -> None:
     node = helper.make_node("Strange", ["x"], ["h"], domain="my")
     last = helper.make_node("Abs", ["h"], ["y"])

@@ -21,7 +21,7 @@ from tensorkeep.models.building.symbols import Formal, Node, Symbol
 from tensorkeep.models.building.types import Type
 from tensorkeep.models.checking import check as run_checks
 from tensorkeep.models.checks.findings import Finding
-from tensorkeep.models.metadata import set_metadata
+from tensorkeep.models.describing import set_metadata
 from tensorkeep.models.opening import graph_of
 from tensorkeep.models.ops import ONNX, expand_graph
 from tensorkeep.models.shapes import infer_shapes

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from tensorkeep.errors import MissingDependencyError, TensorKeepError
 from tensorkeep.graph import Graph, Value, value_of
+from tensorkeep.graph.schema import MODEL
 from tensorkeep.message import Message
 from tensorkeep.models.apart import INSTALL, ask
 from tensorkeep.models.checks.findings import Report, quoted
@@ -23,7 +24,7 @@ from tensorkeep.models.checks.scopes import Scope, plain, roots
 from tensorkeep.models.checks.signatures import versions_of
 from tensorkeep.models.checks.values import declared_in, differs, shown
 from tensorkeep.models.checks.windows import Contradiction
-from tensorkeep.models.lean import lean, lean_file
+from tensorkeep.models.lean import lean_file
 from tensorkeep.models.shapes import read_inferred, write
 
 # With these faults a model is not given to onnx, whose C++ has failed on the like before.
@@ -105,8 +106,10 @@ def ask_onnx(graph: Graph, calls: Calls, report: Report) -> list[Contradiction]:
     try:
         with lean_file(prepared) as path:
             folder = os.path.dirname(path)
-            write(_bare(prepared, report), folder, "bare")
-            write(_sound(prepared, report), folder, "sound")
+            with open(path, "rb") as file:
+                thin = file.read()
+            write(_bare(thin, report), folder, "bare")
+            write(_sound(thin, report), folder, "sound")
             said = ask(folder, (_CHECK, _INFER, _STRICT))
             found = []
             if not said[_INFER].problem:
@@ -161,22 +164,19 @@ def prepare(graph: Graph, report: Report) -> Graph:
     return fresh
 
 
-def _bare(prepared: Graph, report: Report) -> Message:
+def _bare(thin: bytes, report: Report) -> Message:
     """Give a model that declares nothing that inference works out."""
-    bare = lean(prepared)
-    faulty = _faulty(report)
+    bare = _sound(thin, report)
     for scope in _graphs(bare):
-        _hide_faulty(scope, faulty)
         _undeclare(scope)
-    bare.add("opset_import", domain=_FAULTY, version=1)
     return bare
 
 
-def _sound(prepared: Graph, report: Report) -> Message:
+def _sound(thin: bytes, report: Report) -> Message:
     """Give a model in which inference looks only at nodes with which nothing is wrong so far."""
-    sound = lean(prepared)
+    sound = Message.parse(MODEL, thin)
     faulty = _faulty(report)
-    for scope in _graphs(sound):
+    for scope in _graphs(sound) if faulty else ():
         _hide_faulty(scope, faulty)
     sound.add("opset_import", domain=_FAULTY, version=1)
     return sound
@@ -188,10 +188,12 @@ def _contradictions(graph: Graph, inferred: Message, report: Report) -> Iterator
     for scope, result in zip(_graphs(graph.model), _graphs(inferred), strict=False):
         if scope.outer is not None and not same_order:
             continue
+        listed = declared_in(scope)
+        wanted = {declared.value.name for declared in listed}
         rows = (*result.message.value_info, *result.message.output)
-        right = {row.name: value_of(row) for row in rows if "type" in row}
+        right = {row.name: value_of(row) for row in rows if row.name in wanted and "type" in row}
         makers = {name: i for i, node in enumerate(scope.nodes) for name in node.output if name}
-        for declared in declared_in(scope):
+        for declared in listed:
             maker, value = makers.get(declared.value.name), right.get(declared.value.name)
             if maker is None or value is None:
                 continue

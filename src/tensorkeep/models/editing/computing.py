@@ -97,7 +97,7 @@ class _Work:
         self.taken = names_anywhere(draft.model)
         self.tensors = 0
         self.kept = 0
-        self.number = 0
+        self.called: set[str] = set()  # the names of its Casts
         self.narrow = f".{types.dtype}"
 
     def convert(
@@ -230,8 +230,8 @@ class _Work:
             )
 
     def _cast(self, source: str, target: str, to: int) -> Message:
-        self.number += 1
-        return cast_node(f"tensorkeep.compute:{target}", source, target, to)
+        name = fresh(f"tensorkeep.compute:{target}", self.called)
+        return cast_node(name, source, target, to)
 
     def _restate(self, node: Message) -> None:
         """Have a node say the new type where it says the old one."""

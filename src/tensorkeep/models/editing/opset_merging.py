@@ -128,9 +128,8 @@ def _replaced(given: Message, result: Message, new: set[str], gone: set[str]) ->
         was = by_tag.get(node.name) or by_outputs.get(outputs)
         if was is None:
             continue
-        for old, now in zip(was.input, node.input, strict=False):
-            if now in new and old in gone:
-                names[now] = old
+        pairs = zip(was.input, node.input, strict=False)
+        names |= {now: old for old, now in pairs if now in new and old in gone}
         for before, after in zip(subgraphs(was), subgraphs(node), strict=False):
             names |= _replaced(before, after, new, gone)
     return names

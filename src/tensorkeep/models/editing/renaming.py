@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from tensorkeep.errors import ArgumentError
 from tensorkeep.graph.walking import graphs_within
 from tensorkeep.mapping.patterns import check_replacement, compiled, replaced
-from tensorkeep.models.editing.draft import Draft, counted, edited, unknown_name
+from tensorkeep.models.editing.draft import Draft, edited, unknown_name
 from tensorkeep.models.editing.scopes import defined, names_within, rename_values
 from tensorkeep.models.opening import Model
 from tensorkeep.state import State
@@ -102,8 +102,8 @@ def _resolve(
     return chosen
 
 
-def _rename(draft: Draft, names: dict[str, str]) -> int:
-    count = rename_values(draft.main, names, draft.where)
+def _rename(draft: Draft, names: dict[str, str]) -> None:
+    rename_values(draft.main, names, draft.where)
     for training in draft.model.training_info:
         seen: Mapping[str, str] = names
         if "algorithm" in training:
@@ -115,13 +115,9 @@ def _rename(draft: Draft, names: dict[str, str]) -> int:
                     cure="Choose another name.",
                 )
             seen = names_within(training.algorithm, names, draft.where)
-            count += rename_values(training.algorithm, seen, draft.where)
+            rename_values(training.algorithm, seen, draft.where)
         for entry in training.initialization_binding:
             entry.key = seen.get(entry.key, entry.key)
         for entry in training.update_binding:
             entry.key = seen.get(entry.key, entry.key)
             entry.value = seen.get(entry.value, entry.value)
-    return count
-
-
-__all__ = ["NODE", "apply", "counted", "rename"]
