@@ -20,10 +20,10 @@ from typing import Any
 
 from tensorkeep.dtypes import BLOCKS, DTYPES, DType
 from tensorkeep.errors import CorruptError, UnsupportedError
+from tensorkeep.state import KEY as KEY
 from tensorkeep.state import MAX_TENSORS, Json
 from tensorkeep.wire.text import dump_json, parse_json
 
-KEY = "tensorkeep"
 VERSION = 1
 MAX_AXES = 64  # what NumPy can hold
 _STORED = DTYPES | BLOCKS

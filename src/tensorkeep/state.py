@@ -13,6 +13,7 @@ from tensorkeep.tensor import Tensor
 if TYPE_CHECKING:  # which takes a while to import, and most states are no models
     from tensorkeep.graph import Graph
 
+KEY = "tensorkeep"  # under which containers keep notes of ours
 MAX_NAME = 4096
 _GLOBS = 'Give text such as "encoder.*", or a list of such.'
 MAX_TENSORS = 500_000
@@ -134,10 +135,10 @@ class State(Mapping[str, Tensor]):
             for name, tensor in tensors.items()
             if before is not None and name in before and _same_place(tensor, before[name])
         }
-        origin = before or State({})
+        origin = State({}) if before is None else before
         return State(
             tensors,
-            metadata={**origin.metadata, **graph.metadata},
+            metadata=_carried(origin, graph),
             digests={name: origin.digests[name] for name in kept if name in origin.digests},
             checks={name: origin.checks[name] for name in kept if name in origin.checks},
             remarks=graph.remarks,
@@ -244,6 +245,29 @@ def name_problem(name: str) -> str:
     if len(name) > MAX_NAME // 4 and len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
         return f"is longer than {MAX_NAME} bytes"
     return ""
+
+
+def _carried(before: State, graph: Graph) -> dict[str, Json]:
+    """Give the metadata of an edited model: its own, and what was changed of it in the state alone.
+
+    What an edit changed in metadata_props counts more than what they were before.
+    """
+    own: dict[str, Json] = {key: text for key, text in graph.metadata.items() if key != KEY}
+    known = before.graph.metadata if before.graph else {}
+    for key in dict.fromkeys((*known, *before.metadata)):
+        if (
+            key == KEY
+            or own.get(key) != known.get(key)
+            or before.metadata.get(key) == known.get(key)
+        ):
+            continue
+        if key in before.metadata:
+            own[key] = before.metadata[key]
+        else:
+            own.pop(key, None)
+    if KEY in before.metadata:
+        own[KEY] = before.metadata[KEY]
+    return own
 
 
 def _same_place(a: Tensor, b: Tensor) -> bool:

@@ -164,6 +164,8 @@ def problem_of(error: TensorKeepError) -> dict[str, str]:
 
 # How the command line spells what the library's messages tell Python users to say.
 _SPELT = {
+    "partial=True": "--partial",
+    "compute=True": "--compute",
     "lossy=True": "--lossy",
     "say format=....": "give --to FORMAT.",
     "cast=True": "--cast",

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import NamedTuple
 
-from tensorkeep.errors import UnsafeError
-from tensorkeep.graph.codec import Absent, Opener, external_entries, no_files, read_tensor
+from tensorkeep.errors import ArgumentError, UnsafeError
+from tensorkeep.graph.codec import (
+    Absent,
+    Opener,
+    external_entries,
+    fill_tensor,
+    no_files,
+    read_tensor,
+)
 from tensorkeep.graph.elements import KINDS
 from tensorkeep.graph.schema import EXTERNAL, MODEL
 from tensorkeep.graph.walking import Place, walk
@@ -105,6 +113,31 @@ class Graph:
         """
         where = f"{self.where}: {place.name}" if self.where else place.name
         return read_tensor(place.message, where, self.opener)
+
+    def holding(self, tensors: Mapping[str, Tensor]) -> Graph:
+        """Give a graph that holds these tensors: itself where they are its own.
+
+        Raises:
+            ArgumentError: they are not called like its own.
+            UnsupportedError: ONNX has no such element type.
+        """
+        own = self.tensors
+        if own.keys() != tensors.keys():
+            odd = sorted(own.keys() ^ tensors.keys())[0]
+            raise ArgumentError(
+                f"{odd!r} is {'not in the state' if odd in own else 'no tensor of the graph'}, so "
+                "the tensors are not those that the model is made of",
+                where=self.where,
+                cure="Change a model through tensorkeep.models, which keeps both together.",
+            )
+        changed = [name for name in own if tensors[name] is not own[name]]
+        if not changed:
+            return self
+        fresh = self.copy()
+        places = fresh.places()
+        for name in changed:
+            fill_tensor(places[name].message, tensors[name])
+        return fresh
 
     def copy(self) -> Graph:
         """Give a graph whose message is changed on its own; tensors are shared, not read."""

@@ -106,7 +106,7 @@ def set_metadata(model: Model, facts: Mapping[str, Json]) -> State:
                 where=state.where,
                 cure="Save it anew, with tensorkeep.save(state, path, metadata={...}).",
             )
-        graph = state.graph.copy()
+        graph = graph_of(state).copy()
         kept = dict(state.metadata)
         for fact, value in facts.items():
             _set(graph.model, kept, fact, value)

@@ -32,14 +32,14 @@ def open_model(model: Model) -> State:
 
 
 def graph_of(state: State) -> Graph:
-    """Give the graph of a state that is a model, to read it.
+    """Give the graph of a state that is a model, holding the tensors that the state has now.
 
     Raises:
-        ArgumentError: it has none.
+        ArgumentError: it has none, or not these tensors.
     """
     if state.graph is None:
         raise ArgumentError("holds no graph of a model", where=state.where)
-    return state.graph
+    return state.graph.holding(state)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tensorkeep import checksum
-from tensorkeep.errors import ArgumentError
 from tensorkeep.formats.onnx.notes import NAME, hold_apart, write_notes
 from tensorkeep.graph import Graph, fill_tensor
 from tensorkeep.graph.elements import SINCE_IR
@@ -27,7 +26,7 @@ def build(state: State, *, checksums: bool | None) -> Graph:
     Raises:
         ArgumentError: the tensors are not those that the graph is made of.
     """
-    graph = _bare(state) if state.graph is None else _filled(state, state.graph)
+    graph = _bare(state) if state.graph is None else state.graph.holding(state).copy()
     if checksums is None:
         checksums = state.graph is None or bool(state.digests)
     digests = None
@@ -49,26 +48,6 @@ def _bare(state: State) -> Graph:
     for name, tensor in state.items():
         fill_tensor(inner.add("initializer", name=name), tensor)
     return Graph(model, where=state.where)
-
-
-def _filled(state: State, graph: Graph) -> Graph:
-    """Copy a graph, with those tensors that are not its own any more put in their places."""
-    fresh = graph.copy()
-    own = graph.tensors
-    if own.keys() != state.keys():
-        odd = sorted(own.keys() ^ state.keys())[0]
-        raise ArgumentError(
-            f"{odd!r} is {'not in the state' if odd in own else 'no tensor of the graph'}, so the "
-            "tensors are not those that the model is made of",
-            where=state.where,
-            cure="Change a model through tensorkeep.models, which keeps both together.",
-        )
-    changed = [name for name in own if state[name] is not own[name]]
-    if changed:
-        places = fresh.places()
-        for name in changed:
-            fill_tensor(places[name].message, state[name])
-    return fresh
 
 
 def _write_metadata(model: Message, state: State, digests: dict[str, str] | None) -> None:
