@@ -1,7 +1,7 @@
-"""Write the catalogue of ONNX's operators from the onnx package, and the tables of docs/ops.md.
+"""Write the history of ONNX's operators from the onnx package, and the tables of docs/ops.md.
 
 `--write` puts them where they belong, `--check` exits 1 where others are there. Where the installed
-onnx is of another version than the one the catalogue was made with, it says so, and compares the
+onnx is of another version than the one the history was made with, it says so, and compares the
 tables alone.
 """
 
@@ -14,14 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-FILE = Path(__file__).parent.parent / "src/tensorkeep/models/ops/catalogue.json"
-
-
+FILE = Path(__file__).parent.parent / "src/tensorkeep/models/ops/history.json"
 DOCUMENT = Path(__file__).parent.parent / "docs" / "ops.md"
+_UNBOUNDED = 2**31 - 1
 
 
 def main() -> int:
-    """Print the catalogue, or write or compare it and the tables."""
+    """Print the history, or write or compare it and the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="put them where they belong")
     parser.add_argument("--check", action="store_true", help="compare them with what is there")
@@ -29,7 +28,7 @@ def main() -> int:
     import onnx
 
     recorded = json.loads(FILE.read_text(encoding="utf-8"))["onnx"] if FILE.exists() else ""
-    made = {FILE: catalogue()}
+    made = {FILE: history()}
     if given.check and recorded != onnx.__version__:
         sys.stderr.write(f"made with onnx {recorded}, not compared with {onnx.__version__}\n")
         made = {}
@@ -100,66 +99,79 @@ def _escape(cell: str) -> str:
     return re.sub(r"[|*<]", r"\\\g<0>", cell)
 
 
-def catalogue() -> str:
-    """Give the catalogue as JSON, a line for each operator and each set of types."""
+def history() -> str:
+    """Give the history as JSON, a line for each operator and each set of types."""
     import onnx
 
-    history: dict[tuple[str, str], list[Any]] = {}
+    found: dict[tuple[str, str], list[Any]] = {}
     for schema in onnx.defs.get_all_schemas_with_history():
-        history.setdefault((schema.domain, schema.name), []).append(schema)
+        found.setdefault((schema.domain, schema.name), []).append(schema)
+    newest: dict[str, int] = {"": onnx.defs.onnx_opset_version()}
     sets: dict[tuple[str, ...], int] = {}
-    operators = [_operator(history[key], sets) for key in sorted(history)]
-    lines = {"types": map(list, sets), "operators": operators}
-    parts = [f'"onnx": "{onnx.__version__}"', f'"opset": {onnx.defs.onnx_opset_version()}']
-    for name, rows in lines.items():
+    operators = []
+    for (domain, name), schemas in sorted(found.items()):
+        schemas.sort(key=lambda schema: schema.since_version)
+        newest[domain] = max(newest.get(domain, 1), schemas[-1].since_version)
+        operators.append([domain, name, *_changes(schemas, sets)])
+    head = {"onnx": onnx.__version__, "newest": newest}
+    parts = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
+    for title, rows in {"types": map(list, sets), "operators": operators}.items():
         listed = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
-        parts.append(f'"{name}": [\n{listed}\n]')
+        parts.append(f'"{title}": [\n{listed}\n]')
     return "{" + ",\n".join(parts) + "}\n"
 
 
-def _operator(schemas: list[Any], sets: dict[tuple[str, ...], int]) -> dict[str, Any]:
-    schemas.sort(key=lambda schema: schema.since_version)
-    # A deprecated schema says nothing of what the operator was.
-    newest = next((s for s in reversed(schemas) if not s.deprecated), schemas[-1])
-    row: dict[str, Any] = {
-        "name": newest.name,
-        "domain": newest.domain,
-        "versions": [schema.since_version for schema in schemas],
-        "inputs": list(map(_parameter, newest.inputs)),
-        "outputs": list(map(_parameter, newest.outputs)),
-    }
-    if deprecated := [schema.since_version for schema in schemas if schema.deprecated]:
-        row["deprecated"] = deprecated
-    if newest.has_function or newest.has_context_dependent_function:
-        row["function"] = True
-    if newest.attributes:
-        row["attributes"] = [
-            _attribute(newest.attributes[key]) for key in sorted(newest.attributes)
-        ]
-    if newest.type_constraints:
-        row["types"] = {
+def _changes(schemas: list[Any], sets: dict[tuple[str, ...], int]) -> list[dict[str, Any]]:
+    """Give what is new in each version of an operator, oldest first."""
+    from tensorkeep.models.ops.history import UNSAID
+
+    changes = []
+    before: dict[str, Any] = dict(UNSAID)
+    for schema in schemas:
+        row = _row(schema, sets)
+        changed = {key: value for key, value in row.items() if value != before[key]}
+        changes.append({"since": schema.since_version, **changed})
+        before = row
+    return changes
+
+
+def _row(schema: Any, sets: dict[tuple[str, ...], int]) -> dict[str, Any]:
+    counts = [schema.min_input, schema.max_input, schema.min_output, schema.max_output]
+    return {
+        "deprecated": schema.deprecated,
+        "function": schema.has_function or schema.has_context_dependent_function,
+        "inputs": " ".join(map(_parameter, schema.inputs)),
+        "outputs": " ".join(map(_parameter, schema.outputs)),
+        "counts": [count if count < _UNBOUNDED else None for count in counts],
+        "attributes": {
+            name: _attribute(schema.attributes[name]) for name in sorted(schema.attributes)
+        },
+        "types": {
             constraint.type_param_str: _number(constraint.allowed_type_strs, sets)
-            for constraint in newest.type_constraints
-        }
-    return row
+            for constraint in schema.type_constraints
+        },
+    }
 
 
-def _parameter(parameter: Any) -> list[str]:
+def _parameter(parameter: Any) -> str:
+    from tensorkeep.models.ops.history import MARKS
+
+    marks = {told: mark for mark, told in MARKS.items()}
     kind = parameter.option.name.lower()
-    row = [parameter.name, _short(parameter.type_str)]
-    return row if kind == "single" else [*row, kind]
+    uniform = kind != "variadic" or parameter.is_homogeneous
+    return f"{parameter.name}{marks.get((kind, uniform), '')}:{_short(parameter.type_str)}"
 
 
-def _attribute(attribute: Any) -> list[Any]:
+def _attribute(attribute: Any) -> Any:
     import onnx
 
-    row = [attribute.name, attribute.type.name.lower()]
+    kind = attribute.type.name.lower()
     if attribute.required:
-        return [*row, True]
+        return f"{kind}!"
     if attribute.default_value.type == onnx.AttributeProto.UNDEFINED:
-        return row
-    value = onnx.helper.get_attribute_value(attribute.default_value)
-    return [*row, False, _plain(value)]
+        return kind
+    value = _plain(onnx.helper.get_attribute_value(attribute.default_value))
+    return kind if value is None else [kind, value]
 
 
 def _plain(value: Any) -> Any:

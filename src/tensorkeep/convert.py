@@ -133,9 +133,10 @@ def conversion(
     with _opened(source) as (states, prefixes):
         lost: list[str] = []
         state = states[0]
-        if len(states) > 1 or any(prefixes):
+        several = len(states) > 1 or any(prefixes)
+        if several:
             state, lost = mapping.merge(states, prefixes)
-        if chosen is None and (len(states) > 1 or any(prefixes) or left_out or rules or split or to):
+        if chosen is None and (several or left_out or rules or split or to):
             lost += [sentence for each in states for sentence in api.graph_lost(each)]
         if chosen is not None or left_out or rules or split:
             if chosen is not None:  # what was not chosen is not lost

@@ -14,7 +14,7 @@ from tensorkeep.stores.memory import MemoryStore
 
 def network() -> State:
     x = models.input("x", "float32", ["N", 3])
-    w = models.initializer("w", np.ones((3, 2), "float32"))
+    w = models.initializer(np.ones((3, 2), "float32"), "w")
     made: State = models.model({"y": models.node("MatMul", x, w)}, name="net")
     return made
 

@@ -23,8 +23,11 @@ from tensorkeep.errors import TensorKeepError
 Command = Callable[..., int]
 
 # In the order of the help. A command's module is imported when it is the one that was given.
-COMMANDS = ("ls", "show", "convert", "diff", "verify", "check", "run", "edit", "meta", "ops")
-COMMANDS += ("checkpoints", "demo")
+COMMANDS = (
+    *("ls", "show", "convert", "diff", "verify", "check", "run", "edit", "meta", "ops"),
+    *("checkpoints", "demo"),
+)
+_CODES = "Exit codes: 0 fine, 1 a difference or damage was found, 2 usage or unreadable input."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,7 +44,7 @@ def _app(names: Sequence[str]) -> typer.Typer:
     # Drawing help and tracebacks with rich would take as long as all the rest of the start.
     app = typer.Typer(
         help="Save, load, convert and inspect the state of neural networks.",
-        epilog="Exit codes: 0 fine, 1 a difference or damage was found, 2 usage or unreadable input.",
+        epilog=_CODES,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tensorkeep import api
 from tensorkeep.errors import ArgumentError
 from tensorkeep.graph import Value
-from tensorkeep.models.running.session import Session
+from tensorkeep.models.running.sessions import Session
 from tensorkeep.state import State
 from tensorkeep.tensor import Tensor
 

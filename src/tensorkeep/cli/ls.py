@@ -49,9 +49,9 @@ def ls(
     "model": {"ir", "opsets": {DOMAIN: VERSION}, "producer", "doc", "functions", "training",
     "inputs": [{"name", "dtype", "shape", "kind"}], "outputs", "nodes": {TYPE: COUNT}},
     "tensors": [{"name", "dtype", "shape", "bytes", "file", "offset", "digest", "remark"}]}.
-    The model is null for what is none. A digest is the XXH3-128 of the tensor's bytes, or null. A remark says how a tensor is kept,
-    such as in chunks, or what of it is missing; null where there is nothing to say. What is
-    refused would need code that the file names, which is never run.
+    The model is null for what is none. A digest is the XXH3-128 of the tensor's bytes, or null. A
+    remark says how a tensor is kept, such as in chunks, or what of it is missing; null where there
+    is nothing to say. What is refused would need code that the file names, which is never run.
     """
     with api.open(path) as state:
         chosen = state.match(names) if names else list(state)

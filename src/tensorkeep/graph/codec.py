@@ -74,7 +74,10 @@ def read_tensor(message: Message, where: str, opener: Opener = no_files) -> Tens
         return _read_external(message, kind, shape, where, opener)
     if "raw_data" in message and kind is not dtypes.STRING:
         source, start, stop = _window(message, where)
-        return Tensor(kind, shape, source, start, stop - start)
+        try:
+            return Tensor(kind, shape, source, start, stop - start)
+        except CorruptError as error:  # which names the file that it is a window on
+            raise CorruptError(error.problem, where=where, cure=error.cure) from None
     count = dtypes.count_of(shape)
     if kind is dtypes.STRING:
         return _read_strings(message, shape, count, where)

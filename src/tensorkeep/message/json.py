@@ -22,7 +22,14 @@ import numpy as np
 
 from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError, UnsafeError
 from tensorkeep.message.json_scalars import name_kind, take_numbers, take_scalar
-from tensorkeep.message.printing import fields_of, join_texts, read_pieces, rows_of, shortest
+from tensorkeep.message.printing import (
+    fields_of,
+    has_own_nan,
+    join_texts,
+    read_pieces,
+    rows_of,
+    shortest,
+)
 from tensorkeep.message.scanning import MAX_DEPTH
 from tensorkeep.message.schema import Field, Schema
 
@@ -80,6 +87,21 @@ def find_unknown(
         if field.message is not None:
             for place, inner in _places(path, field, values):
                 yield from find_unknown(inner, place, depth - 1)
+
+
+def find_own_nans(message: Message, path: str = "", depth: int = MAX_DEPTH) -> Iterator[str]:
+    """Give the paths of the fields that hold a NaN with bits of its own, which text loses.
+
+    Raises:
+        ArgumentError: messages nest too deeply.
+    """
+    _check_depth(depth)
+    for field, values in fields_of(message):
+        if field.message is not None:
+            for place, inner in _places(path, field, values):
+                yield from find_own_nans(inner, place, depth - 1)
+        elif has_own_nan(field, values):
+            yield f"{path}.{field.name}" if path else field.name
 
 
 def _places(path: str, field: Field, values: Any) -> Iterator[tuple[str, Any]]:

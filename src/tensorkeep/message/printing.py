@@ -54,6 +54,23 @@ def read_pieces(piece: Piece, value: Any, size: int) -> Iterator[bytes | memoryv
         yield piece.read(start, min(start + size, last))
 
 
+def has_own_nan(field: Field, values: Any) -> bool:
+    """Whether a NaN among floats has bits of its own, where text has one NaN for all.
+
+    >>> from tensorkeep.message import schemas
+    >>> row = schemas("Row\n  1 f float")["Row"]["f"]
+    >>> nans = np.array([0x7FC00000, 0xFFC00000], "<u4").view("<f4")
+    >>> has_own_nan(row, nans[:1]), has_own_nan(row, nans)
+    (False, True)
+    """
+    if not isinstance(field.scalar.zero, float):
+        return False
+    kind = field.scalar.dtype
+    floats = np.asarray(values, kind)
+    found = floats[np.isnan(floats)].view(f"<u{kind.itemsize}")
+    return bool((found != np.array(np.nan, kind).view(found.dtype)).any())
+
+
 def rows_of(values: Any) -> Iterator[list[Any]]:
     """Give the values of an array or a list as lists of a bounded length."""
     for start in range(0, len(values), _ROW):

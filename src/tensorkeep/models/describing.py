@@ -27,7 +27,7 @@ from tensorkeep.errors import ArgumentError
 from tensorkeep.graph import Graph
 from tensorkeep.graph.schema import ENTRY
 from tensorkeep.message import Message
-from tensorkeep.models.opening import Model
+from tensorkeep.models.opening import Model, graph_of
 from tensorkeep.models.training_info import describe_training
 from tensorkeep.notes import KEY as OWN
 from tensorkeep.state import Json, State

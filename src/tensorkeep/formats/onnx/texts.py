@@ -1,7 +1,8 @@
 """Models as text that people read: protobuf's text format, and JSON as protobuf maps it.
 
 All tensors are in the text, also those that the model had in files beside it. Text cannot hold
-fields that are not in onnx.proto, and JSON no text that is not UTF-8.
+fields that are not in onnx.proto, and JSON no text that is not UTF-8. Both have one NaN for all: a
+tensor whose NaNs have bits of their own is written as raw bytes.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from tensorkeep.formats.onnx.building import build
 from tensorkeep.formats.onnx.notes import seal_model
 from tensorkeep.formats.onnx.reading import state_of
 from tensorkeep.graph import Graph, fill_tensor
-from tensorkeep.graph.schema import EXTERNAL, MODEL
+from tensorkeep.graph.schema import EXTERNAL, MODEL, TENSOR
 from tensorkeep.message import Message
-from tensorkeep.message.json import find_unknown, json_chunks
+from tensorkeep.message.json import find_own_nans, find_unknown, json_chunks
+from tensorkeep.message.printing import has_own_nan
 from tensorkeep.message.text import text_chunks
 from tensorkeep.state import State
 from tensorkeep.store import Location
@@ -102,6 +104,7 @@ def _encode(
 ) -> Iterator[Stream]:
     graph = build(state, checksums=checksums)
     hold_all(graph)
+    _hold_nans(graph)
     seal_model(graph.model)
     yield Stream(location.key, write(graph.model))
 
@@ -113,11 +116,23 @@ def hold_all(graph: Graph) -> None:
             fill_tensor(place.message, graph.read(place))
 
 
+def _hold_nans(graph: Graph) -> None:
+    """Keep those tensors as raw bytes whose NaNs have bits that a number in text would lose."""
+    for place in graph.places().values():
+        message = place.message
+        for name in ("float_data", "double_data"):
+            if name in message and has_own_nan(TENSOR[name], message[name]):
+                fill_tensor(message, graph.read(place))
+
+
 def text_losses(state: State) -> list[str]:
-    """Say which fields no text can hold, since they are not in onnx.proto."""
+    """Say which fields no text can hold: those not in onnx.proto, and NaNs in attributes."""
     if state.graph is None:
         return []
-    return [
+    model = state.graph.model
+    losses = [
         f"{size:,} bytes of fields that ONNX does not have{f' in {path}' if path else ''}"
-        for path, size in find_unknown(state.graph.model)
+        for path, size in find_unknown(model)
     ]
+    nans = (path for path in find_own_nans(model) if not path.endswith("_data"))
+    return [*losses, *(f"the bits of a NaN in {path}" for path in nans)]

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import sub
 from typing import Any
 
-from tensorkeep import dtypes
 from tensorkeep.dtypes import DType, count_of
 from tensorkeep.errors import CorruptError, UnsafeError
 from tensorkeep.notes import MAX_AXES, is_shape
 from tensorkeep.state import MAX_TENSORS
-from tensorkeep.wire.safetensors import CODES, MAX_HEADER, build_header
+from tensorkeep.wire.safetensors import CODES
 from tensorkeep.wire.text import bound_values, parse_json
 
 MAX_TEXTS = 100_000  # of `__metadata__`

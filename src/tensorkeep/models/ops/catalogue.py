@@ -1,22 +1,21 @@
 """Every operator of ONNX with its versions and signature, and the names that others have for it.
 
-What ONNX publishes is in catalogue.json, which scripts/ops_table.py makes from onnx.defs; what it
-does not (names elsewhere, remarks, and what names that it lacks really are) is in names.json, which
-is kept by hand. Neither needs the onnx package.
+What ONNX publishes is in the history; what it does not (names elsewhere, remarks, and what names
+that it lacks really are) is in names.json, which is kept by hand. Neither needs the onnx package.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from bisect import bisect_right
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from tensorkeep.errors import MissingError
+from tensorkeep.models.ops import history
 from tensorkeep.models.ops.functions import functions
-from tensorkeep.models.ops.operators import ONNX, OURS, Attribute, Operator, Parameter, Value
+from tensorkeep.models.ops.operators import ONNX, OURS, Operator
 
 Key = tuple[str, str]
 
@@ -28,12 +27,12 @@ def catalogue() -> dict[Key, Operator]:
     >>> len([each for each in catalogue().values() if not each.standard])
     42
     """
-    published = _load("catalogue.json")
     said = names()
     found: dict[Key, Operator] = {}
-    for row in published["operators"]:
-        notes = said.get(row["name"], {}) if row["domain"] == ONNX else {}
-        found[row["domain"], row["name"]] = _published(row, published["types"], notes)
+    for domain in history.domains():
+        for name in history.operators_of(domain):
+            notes = said.get(name, {}) if domain == ONNX else {}
+            found[domain, name] = _published(domain, name, notes)
     for name, notes in said.items():
         if "kind" in notes:
             found[OURS, name] = _lacking(name, notes)
@@ -43,7 +42,8 @@ def catalogue() -> dict[Key, Operator]:
 @cache
 def names() -> dict[str, Any]:
     """Give what is kept by hand, by the name of the operator."""
-    return dict(_load("names.json"))
+    text = (files("tensorkeep.models.ops") / "names.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
 
 
 def newest_opset() -> int:
@@ -52,7 +52,7 @@ def newest_opset() -> int:
     >>> newest_opset()
     28
     """
-    return int(_load("catalogue.json")["opset"])
+    return history.newest_opset(ONNX) or 0
 
 
 def operator(name: str, domain: str | None = None) -> Operator:
@@ -104,11 +104,8 @@ def since(domain: str, op_type: str, opset: int) -> int | None:
     >>> since("", "Softmax", 12), since("", "Gelu", 17), since("com.microsoft", "Gelu", 1)
     (11, None, None)
     """
-    found = catalogue().get((_plain(domain), op_type))
-    if found is None:
-        return None
-    place = bisect_right(found.versions, opset)
-    return found.versions[place - 1] if place else None
+    found = history.version_at(_plain(domain), op_type, opset)
+    return found.since if found else None
 
 
 def relatives(of: Operator) -> list[str]:
@@ -139,22 +136,20 @@ def _plain(domain: str) -> str:
     return ONNX if domain == "ai.onnx" else domain
 
 
-@cache
-def _load(name: str) -> Any:
-    return json.loads((files("tensorkeep.models.ops") / name).read_text(encoding="utf-8"))
-
-
-def _published(row: dict[str, Any], types: list[list[str]], notes: dict[str, Any]) -> Operator:
+def _published(domain: str, name: str, notes: dict[str, Any]) -> Operator:
+    versions = history.versions_of(domain, name)
+    # One that is deprecated by all its versions is told as it was.
+    newest = next((each for each in reversed(versions) if not each.deprecated), versions[-1])
     return Operator(
-        name=row["name"],
-        domain=row["domain"],
-        versions=tuple(row["versions"]),
-        deprecated=tuple(row.get("deprecated", ())),
-        has_function=row.get("function", False),
-        inputs=tuple(Parameter(*each) for each in row["inputs"]),
-        outputs=tuple(Parameter(*each) for each in row["outputs"]),
-        attributes=tuple(map(_attribute, row.get("attributes", ()))),
-        types=tuple((label, tuple(types[at])) for label, at in row.get("types", {}).items()),
+        name=name,
+        domain=domain,
+        versions=tuple(each.since for each in versions),
+        deprecated=tuple(each.since for each in versions if each.deprecated),
+        has_function=newest.has_function,
+        inputs=newest.inputs,
+        outputs=newest.outputs,
+        attributes=tuple(newest.attributes.values()),
+        types=tuple(newest.types.items()),
         **_notes(notes),
     )
 
@@ -180,10 +175,3 @@ def _lacking(name: str, notes: dict[str, Any]) -> Operator:
 def _notes(notes: dict[str, Any]) -> dict[str, Any]:
     lists = {key: tuple(notes.get(key, ())) for key in ("caffe2", "nnef", "nearest")}
     return lists | {key: notes.get(key, "") for key in ("caffe2_note", "nnef_note", "remark")}
-
-
-def _attribute(row: list[Any]) -> Attribute:
-    name, kind, *more = row
-    default = more[1] if len(more) > 1 else None
-    value: Value = tuple(default) if isinstance(default, list) else default
-    return Attribute(name, kind, bool(more and more[0]), value)

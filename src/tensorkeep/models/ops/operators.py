@@ -14,12 +14,14 @@ OURS = "tensorkeep.ops"  # the domain of the functions that stand for operators 
 class Parameter:
     """An input or output: its name, its type or the label of one, and how often it is there.
 
-    `kind` is "single", "optional" or "variadic".
+    `kind` is "single", "optional" or "variadic"; those that are many are `uniform` where all are of
+    one type.
     """
 
     name: str
     type: str = ""
     kind: str = "single"
+    uniform: bool = True
 
     def __str__(self) -> str:
         return {"optional": f"{self.name}?", "variadic": f"{self.name}..."}.get(

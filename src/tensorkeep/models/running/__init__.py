@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorkeep.api import ProgressReport
 from tensorkeep.models.opening import Model
-from tensorkeep.models.running.session import Configure, Inputs, Session, session
+from tensorkeep.models.running.sessions import Configure, Inputs, Session, session
 
 
 def run(
