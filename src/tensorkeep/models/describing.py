@@ -111,9 +111,10 @@ def set_metadata(model: Model, facts: Mapping[str, Json]) -> State:
         for fact, value in facts.items():
             _set(graph.model, kept, fact, value)
         changed = State.of_graph(graph, state)
-        order = {key: value for key, value in graph.metadata.items() if key != OWN}
-        others = {key: value for key, value in kept.items() if key not in order}
-        return changed.replace(metadata={**order, **others})
+        stays = kept.keys() | graph.metadata.keys()
+        return changed.replace(
+            metadata={key: value for key, value in changed.metadata.items() if key in stays}
+        )
     except BaseException:
         if state is not model:
             state.close()

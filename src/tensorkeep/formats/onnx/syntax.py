@@ -23,7 +23,7 @@ from tensorkeep.format import Stream
 from tensorkeep.formats.onnx.building import build
 from tensorkeep.formats.onnx.differing import differing
 from tensorkeep.formats.onnx.reading import state_of
-from tensorkeep.formats.onnx.texts import hold_all, read_text, text_losses
+from tensorkeep.formats.onnx.texts import hold_all, read_text, unknown_losses
 from tensorkeep.graph import Graph
 from tensorkeep.graph.schema import MODEL
 from tensorkeep.message import Message
@@ -101,7 +101,7 @@ def syntax_losses(state: State) -> list[str]:
         f"{path} is lost or changed" + (f" in {count:,} places" if count > 1 else "")
         for path, count in places.items()
     ]
-    return [*losses, *text_losses(state)]
+    return [*losses, *unknown_losses(state)]
 
 
 def _prepared(state: State) -> Graph:

@@ -126,13 +126,18 @@ def _hold_nans(graph: Graph) -> None:
 
 
 def text_losses(state: State) -> list[str]:
-    """Say which fields no text can hold: those not in onnx.proto, and NaNs in attributes."""
+    """Say what no text can hold: fields that are not in onnx.proto, and NaNs in attributes."""
     if state.graph is None:
         return []
-    model = state.graph.model
-    losses = [
+    nans = (path for path in find_own_nans(state.graph.model) if not path.endswith("_data"))
+    return [*unknown_losses(state), *(f"the bits of a NaN in {path}" for path in nans)]
+
+
+def unknown_losses(state: State) -> list[str]:
+    """Say which fields are not in onnx.proto."""
+    if state.graph is None:
+        return []
+    return [
         f"{size:,} bytes of fields that ONNX does not have{f' in {path}' if path else ''}"
-        for path, size in find_unknown(model)
+        for path, size in find_unknown(state.graph.model)
     ]
-    nans = (path for path in find_own_nans(model) if not path.endswith("_data"))
-    return [*losses, *(f"the bits of a NaN in {path}" for path in nans)]
