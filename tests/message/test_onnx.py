@@ -12,6 +12,7 @@ from google.protobuf.text_format import ParseError
 from onnx.backend.test.loader import load_model_tests
 from onnx.helper import make_attribute, make_graph, make_model, make_node
 from onnx.serialization import registry
+from tests.onnx_cases import node_cases
 
 from tensorkeep.errors import ArgumentError
 from tensorkeep.graph.schema import MODEL
@@ -26,9 +27,7 @@ def models() -> list[Any]:
 
     Those with subgraphs, sequences and expanded functions are all among them.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy's, about the numbers of its tests
-        cases = load_model_tests(kind="node")
+    cases = node_cases()
     nested = ("test_if", "test_loop", "test_scan", "test_sequence_map", "test_optional")
     picked = [case.model for case in cases[::20]]
     picked += [case.model for case in cases if case.name.startswith(nested)]

@@ -55,7 +55,7 @@ def read_pieces(piece: Piece, value: Any, size: int) -> Iterator[bytes | memoryv
 
 
 def has_own_nan(field: Field, values: Any) -> bool:
-    """Whether a NaN among floats has bits of its own, where text has one NaN for all.
+    r"""Whether a NaN among floats has bits of its own, where text has one NaN for all.
 
     >>> from tensorkeep.message import schemas
     >>> row = schemas("Row\n  1 f float")["Row"]["f"]

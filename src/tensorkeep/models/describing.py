@@ -98,6 +98,8 @@ def set_metadata(model: Model, facts: Mapping[str, Json]) -> State:
     Raises:
         ArgumentError: it is no model; a fact is read only, or of another type.
     """
+    if not isinstance(facts, Mapping):
+        raise ArgumentError(f"facts are a dict of values by their keys, not {facts!r}")
     state = model if isinstance(model, State) else api.open(model)
     try:
         if state.graph is None:
@@ -200,8 +202,8 @@ def _holder(model: Message, fact: str) -> Message:
 
 
 def _set(model: Message, kept: dict[str, Json], fact: str, value: Json) -> None:
-    if not fact:
-        raise ArgumentError("a fact goes by a key, which cannot be empty")
+    if not isinstance(fact, str) or not fact:
+        raise ArgumentError(f"a fact goes by a key, which cannot be {fact!r}")
     if fact in READ_ONLY:
         raise ArgumentError(
             f"{fact} says what the model is, and cannot be set",

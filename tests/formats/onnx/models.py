@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import onnx
 import onnx.backend.test
 from onnx import numpy_helper
-from onnx.backend.test.loader import load_model_tests
+from tests.onnx_cases import node_cases
 
 import tensorkeep as tk
 from tensorkeep.message import Message
@@ -26,10 +25,7 @@ _SHIPPED = Path(os.path.dirname(onnx.backend.test.__file__)) / "data"
 @cache
 def generated() -> dict[str, bytes]:
     """Give the models with which ONNX tests its operators, as bytes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy's, about the numbers of these tests
-        cases = load_model_tests(kind="node")
-    return {case.name: encode(case.model) for case in cases}
+    return {case.name: encode(case.model) for case in node_cases()}
 
 
 @cache
@@ -78,7 +74,7 @@ def tensors_of(message: Any) -> Iterator[Any]:
                 yield from tensors_of(item)
 
 
-def full_model(depth: int = 12) -> Any:
+def full_model(depth: int = 9) -> Any:
     """Make a model in which every field of every message has a value of its own."""
     model = onnx.ModelProto()
     _fill(model, depth, iter(range(1, 10**9)))
@@ -101,7 +97,7 @@ def _fill(message: Any, depth: int, numbers: Iterator[int]) -> None:
         many = not hasattr(getattr(message, field.name), "ListFields") and _is_list(message, field)
         if field.message_type is not None:
             if depth:
-                for _ in range(2 if many and depth > 9 else 1):
+                for _ in range(2 if many and depth > 7 else 1):
                     inner = getattr(message, field.name)
                     _fill(inner.add() if many else inner, depth - 1, numbers)
                     if not many:

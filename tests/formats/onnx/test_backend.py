@@ -24,6 +24,14 @@ def _all() -> Iterator[tuple[str, bytes]]:
     yield "full", models.encode(models.full_model())
 
 
+def _few_alike() -> Iterator[tuple[str, bytes]]:
+    """Leave out large nets, and four of five expanded functions: long rows of the same nodes."""
+    for place, (name, data) in enumerate(_all()):
+        large = name.startswith("light/") and len(data) > 40_000
+        if not large and ("_expanded" not in name or place % 5 == 0):
+            yield name, data
+
+
 def test_they_are_all_there() -> None:
     assert len(models.generated()) > 1500
     assert len(models.shipped()) > 140
@@ -37,7 +45,7 @@ def test_every_model_is_written_as_it_was_read() -> None:
 
 
 def test_every_model_is_the_same_when_all_of_it_is_written_anew() -> None:
-    for name, data in _all():
+    for name, data in _few_alike():
         message = Message.parse(MODEL, data)
         models.touch(message)
         fresh = message.encode()

@@ -110,3 +110,43 @@ def test_it_is_recognised(text: str, name: str, format: str) -> None:
 def test_broken_text(text: str, name: str, problem: str) -> None:
     with pytest.raises(tk.TensorKeepError, match=problem):
         tk.open(models.at(text.encode(), name))
+
+
+def nans() -> onnx.ModelProto:
+    """Give a model whose NaNs, in lists of values, have bits of their own."""
+    single = np.array([0x7FC12345, 0xFFC00000, 0x7F800001, 0x7FC00000], "<u4").view("<f4")
+    double = np.array([0x7FF8000000012345, 0xFFF0000000000001], "<u8").view("<f8")
+    packed = [(4, single), (10, double)]
+    graph = onnx.GraphProto(name="g")
+    for number, values in packed:
+        tensor = graph.initializer.add(dims=values.shape, name=f"w{number}")
+        tensor.data_type = 1 if number == 4 else 11
+        tensor.MergeFromString(bytes([number << 3 | 2, values.nbytes]) + values.tobytes())
+    return helper.make_model(graph)
+
+
+@forms
+def test_the_bits_of_nans_in_tensors_stay(name: str, format: str, theirs: str) -> None:
+    with tk.open(models.at(models.encode(nans()))) as state:
+        text = models.saved(state, name)
+        with tk.open(models.at(text, name)) as again:
+            for key in ("w4", "w10"):
+                assert again[key].read() == state[key].read()
+
+
+@forms
+def test_the_bits_of_nans_in_attributes_are_told(name: str, format: str, theirs: str) -> None:
+    proto = helper.make_model(
+        helper.make_graph([helper.make_node("Elu", ["x"], ["y"])], "g", [], [])
+    )
+    bits = b"\x01\x00\x80\x7f"
+    attribute = proto.graph.node[0].attribute.add(name="alpha", type=1)
+    attribute.MergeFromString(b"\x15" + bits)
+    with tk.open(models.at(models.encode(proto))) as state:
+        assert models.saved(state).count(bits) == 1
+        with pytest.raises(LossError, match=r"of a NaN in graph\.node\[0\]\.attribute\[0\]\.f\."):
+            models.saved(state, name)
+        models.saved(state, name, lossy=True)
+    attribute.f = float("nan")  # as all libraries make it
+    with tk.open(models.at(models.encode(proto))) as state:
+        models.saved(state, name)

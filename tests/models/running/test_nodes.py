@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from functools import cache
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from tests.models.running.making import plainly
+from tests.onnx_cases import node_cases
 
 from tensorkeep.errors import MismatchError, TensorKeepError, UnsupportedError
 from tensorkeep.graph import Graph
@@ -25,11 +25,7 @@ _SAMPLE = 12  # of so many, one is run by default
 
 @cache
 def _cases() -> list[Any]:
-    from onnx.backend.test.loader import load_model_tests
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return sorted(load_model_tests(kind="node"), key=lambda case: str(case.name))
+    return sorted(node_cases(), key=lambda case: str(case.name))
 
 
 class Outcome(NamedTuple):

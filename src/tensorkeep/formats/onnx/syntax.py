@@ -95,7 +95,7 @@ def syntax_losses(state: State) -> list[str]:
     try:
         found = _parse(text, "the text")
     except CorruptError as error:
-        return [*losses, *text_losses(state), f"no tool can read it back, as it {error.problem}"]
+        return [*losses, *unknown_losses(state), f"no tool can read it back, as it {error.problem}"]
     places = Counter(differing(graph.model, found))
     losses += [
         f"{path} is lost or changed" + (f" in {count:,} places" if count > 1 else "")

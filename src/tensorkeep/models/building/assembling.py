@@ -13,7 +13,7 @@ from tensorkeep.message import Message
 from tensorkeep.models.building.attributes import Reference
 from tensorkeep.models.building.emitting import write_function, write_graph
 from tensorkeep.models.building.functions import Function
-from tensorkeep.models.building.history import choose_opset
+from tensorkeep.models.building.history import choose_opset, is_lacking
 from tensorkeep.models.building.naming import Names
 from tensorkeep.models.building.nodes import check_formals, check_name, check_outputs
 from tensorkeep.models.building.placing import Placed, place
@@ -96,7 +96,7 @@ def model(
     if doc:
         written.graph.doc_string = doc
     graph = Graph(written, where=f"the model {name}")
-    if any(version.ours for node in everything for version in node.versions):
+    if any(map(is_lacking, everything)):
         expand_graph(graph)
     _infer_outputs(graph, placed)
     state = State.of_graph(graph)
@@ -158,6 +158,11 @@ def _refuse_references(placed: Placed) -> None:
 
 
 def _opsets(nodes: list[Node], given: int | Mapping[str, int] | None) -> dict[str, int]:
+    if given is not None and not isinstance(given, int | Mapping):
+        raise ArgumentError(
+            f"the opset is a number, or a dict of them by domain, not {given!r}",
+            cure='Give opset=17, or opset={"": 17, "ai.onnx.ml": 3}.',
+        )
     wanted = {ONNX: given} if isinstance(given, int) else dict(given or {})
     wanted = {ONNX if domain == "ai.onnx" else domain: v for domain, v in wanted.items()}
     for domain, version in wanted.items():

@@ -1,6 +1,6 @@
 """Attributes of nodes: what each value is to ONNX, checked and written.
 
-    int, bool, the name of an element type    int
+    int, bool, an element type                int
     float                                     float
     str, bytes                                string
     an array, a Tensor                        tensor
@@ -9,13 +9,15 @@
     a Type                                    type_proto
     a list of any of them                     that in the plural
 
-Where the operator says the kind, the value is taken as that: 1 as a float, an array as ints.
+Where the operator says the kind, the value is taken as that: 1 as a float, an array as ints; the
+name of an element type as its number, where an attribute tells one (`to`, `dtype`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -188,7 +190,15 @@ def _guess(value: Any) -> str:
     return "tensor" if is_array(value) else ""
 
 
+# Attributes of ONNX's operators that are numbers of element types.
+_TYPE_NAMES = frozenset(
+    ("to", "dtype", "output_dtype", "output_datatype", "precision", "softmax_precision", "stash_type")
+)
+
+
 def _take(kind: str, value: Any, name: str) -> Any:
+    if kind == "int" and name in _TYPE_NAMES and isinstance(value, str | np.dtype | type):
+        value = dtypes.dtype(value)
     if kind.endswith("s"):
         if is_array(value):
             value = np.asarray(value)
@@ -208,10 +218,10 @@ def _take_int(value: Any) -> int:
         if not -(2**63) <= number < 2**63:
             raise ArgumentError(f"{number} does not fit in the 64 bits of an attribute")
         return number
-    if isinstance(value, str | DType | np.dtype | type):  # of Cast's `to`, for one
-        kind = dtypes.dtype(value)
-        if kind in NUMBERS:
-            return NUMBERS[kind]
+    if isinstance(value, DType):
+        if value not in NUMBERS:
+            raise ArgumentError(f"{value} is no element type of ONNX")
+        return NUMBERS[value]
     raise _OtherError
 
 
@@ -243,7 +253,12 @@ def _take_sparse(value: Any) -> Sparse:
     if not isinstance(value, Sparse):
         raise _OtherError
     values, indices = tensor_of(value.values), tensor_of(value.indices)
-    shape = tuple(int(axis) for axis in value.shape)
+    try:
+        shape = tuple(index(axis) for axis in value.shape)
+    except TypeError:
+        raise ArgumentError(
+            f"a sparse tensor cannot have the shape {value.shape!r}", cure="Give a list of sizes."
+        ) from None
     count = values.size
     good = values.ndim == 1 and indices.dtype is dtypes.INT64
     if not good or indices.shape not in ((count,), (count, len(shape))):

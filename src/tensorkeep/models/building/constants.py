@@ -98,7 +98,10 @@ def _array(value: Any, dtype: DType | None) -> Any:
         raise ArgumentError(f"{value!r} cannot be {dtype or array.dtype}")
     with np.errstate(all="ignore"):
         cast = array.astype(kind.numpy)
-        exact = kind.kind in ("float", "complex") or bool(np.all(cast.astype(array.dtype) == array))
+        if kind.kind in ("float", "complex"):
+            exact = bool(np.all(np.isfinite(cast) == np.isfinite(array)))
+        else:
+            exact = bool(np.all(cast.astype(array.dtype) == array))
     if not exact:
         raise ArgumentError(f"{value!r} is not all {kind}", cure="Give an array of the type meant.")
     return cast

@@ -8,7 +8,6 @@ from typing import Any
 
 from tensorkeep.errors import ArgumentError
 from tensorkeep.models.building.attributes import Reference, take_attribute
-from tensorkeep.models.building.history import Parameter
 from tensorkeep.models.building.nodes import (
     check_formals,
     check_name,
@@ -18,6 +17,7 @@ from tensorkeep.models.building.nodes import (
 )
 from tensorkeep.models.building.symbols import Node, Symbol
 from tensorkeep.models.building.types import Type
+from tensorkeep.models.ops import Parameter
 
 LOCAL = "local"
 
@@ -65,7 +65,7 @@ class Function:
             for key, value in attributes.items()
         )
         parameters = [
-            Parameter(str(each.origin.name), "", "s")
+            Parameter(str(each.origin.name))
             for each in self.inputs
             if not isinstance(each.origin, Node)
         ]

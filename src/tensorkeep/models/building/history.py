@@ -1,89 +1,45 @@
-"""What every version of ONNX's operators takes, and the opset that fits all nodes of a model.
-
-history.json is what ONNX publishes, made by scripts/op_history.py from onnx.defs; the names that
-ONNX lacks are those of the catalogue.
-"""
+"""Which versions of an operator a node may be of, and the opset that fits all nodes of a model."""
 
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cache
-from importlib.resources import files
-from typing import Any, NamedTuple
 
 from tensorkeep.errors import ArgumentError
 from tensorkeep.models.building.symbols import Node
-from tensorkeep.models.ops import ONNX, OURS, catalogue, newest_opset
+from tensorkeep.models.ops import ONNX, OURS, Operator, catalogue
+from tensorkeep.models.ops.history import (
+    Version,
+    domains,
+    newest_opset,
+    operators_of,
+    versions_of,
+)
 
 # Below it Softmax means something else, and Squeeze, Split and ReduceSum take attributes for
 # inputs; every runtime of these years reads it, and none older than 2020 is in use.
 LOWEST_OPSET = 13
 
 
-class Parameter(NamedTuple):
-    """An input or output: its name, its type or the label of one, and how often it is there.
-
-    The kind is "s"ingle, "o"ptional, "v"ariadic, or variadic of types that differ ("h").
-    """
-
-    name: str
-    type: str
-    kind: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Version:
-    """What an operator takes from an opset on, up to its next version.
-
-    Attributes:
-        since: the opset.
-        until: the last opset that has it; None where it is the newest.
-        inputs, outputs: in their order.
-        least: the fewest inputs and outputs.
-        attributes: the kinds of their values, by name.
-        required: the attributes that have to be given.
-        types: what the labels of types stand for.
-        ours: whether it stands for what ONNX lacks, so that a function has to be added.
-    """
-
-    since: int
-    until: int | None
-    inputs: tuple[Parameter, ...]
-    outputs: tuple[Parameter, ...]
-    least: tuple[int, int]
-    attributes: Mapping[str, str]
-    required: tuple[str, ...]
-    types: Mapping[str, frozenset[str]]
-    ours: bool = False
-
-    @property
-    def is_recent(self) -> bool:
-        """Whether an opset of those that models are built with has it."""
-        return self.until is None or self.until >= LOWEST_OPSET
-
-    def has(self, opset: int) -> bool:
-        """Whether an opset has this version."""
-        return self.since <= opset and (self.until is None or opset <= self.until)
-
-
+@cache
 def versions(domain: str, op_type: str) -> tuple[Version, ...]:
     """Give the versions of an operator that may be used, oldest first; none of unknown domains.
 
     Raises:
         ArgumentError: the domain is known and has no such operator.
     """
-    found = _history().get((domain, op_type))
-    if found is None and domain in (ONNX, OURS):
-        found = _ours(op_type)
-    if found is not None:
-        return found()
-    known = {place for place, _ in _history()}
-    if domain not in known:
+    found = versions_of(domain, op_type)
+    if found:
+        return tuple(version for version in found if not version.deprecated)
+    lacking = catalogue().get((OURS, op_type)) if domain in (ONNX, OURS) else None
+    if lacking is not None:
+        return (_as_function(lacking),)
+    if domain not in domains():
         return ()
-    listed = [name for place, name in _names() if place == domain]
+    listed = operators_of(domain)
+    if domain == ONNX:
+        listed += [each.name for each in catalogue().values() if not each.standard]
     folded = {name.casefold(): name for name in listed}
     near = difflib.get_close_matches(op_type.casefold(), list(folded), n=3)
     where = f" in the domain {domain}" if domain else ""
@@ -93,6 +49,16 @@ def versions(domain: str, op_type: str) -> tuple[Version, ...]:
         if near
         else "Give a domain=... for one of your own.",
     )
+
+
+def is_recent(version: Version) -> bool:
+    """Whether an opset of those that models are built with has a version."""
+    return version.until is None or version.until >= LOWEST_OPSET
+
+
+def is_lacking(node: Node) -> bool:
+    """Whether a node is of what ONNX lacks, so that a function has to be added."""
+    return bool(node.versions) and not versions_of(node.domain, node.op_type)
 
 
 def choose_opset(domain: str, nodes: Iterable[Node], given: int | None) -> int:
@@ -109,7 +75,7 @@ def choose_opset(domain: str, nodes: Iterable[Node], given: int | None) -> int:
                     f"{node} as it is used here is not in opset {given}, but in {_ranges(node)}"
                 )
         return given
-    newest = newest_opset() if domain == ONNX else _newest(domain)
+    newest = newest_opset(domain) or 1
     lowest = LOWEST_OPSET if domain == ONNX else 1
     fitting = set(range(lowest, newest + 1))
     for node in nodes:
@@ -138,7 +104,8 @@ def _conflict(node: Node, nodes: list[Node], lowest: int, fitting: set[int]) -> 
 
 
 def _opsets(node: Node) -> list[int]:
-    return [o for o in range(1, newest_opset() + 1) if any(v.has(o) for v in node.versions)]
+    newest = newest_opset(ONNX) or 1
+    return [o for o in range(1, newest + 1) if any(v.has(o) for v in node.versions)]
 
 
 def _ranges(node: Node) -> str:
@@ -162,72 +129,23 @@ def _ranges(node: Node) -> str:
     return f"opset {', '.join(texts)}"
 
 
-def _newest(domain: str) -> int:
-    return max(
-        (v.since for (place, _), row in _history().items() if place == domain for v in row()),
-        default=1,
-    )
-
-
-_Rows = Callable[[], tuple[Version, ...]]
-
-
-@cache
-def _history() -> dict[tuple[str, str], _Rows]:
-    text = (files("tensorkeep.models.building") / "history.json").read_text(encoding="utf-8")
-    loaded = json.loads(text)
-    types = [frozenset(row) for row in loaded["types"]]
-    return {
-        (domain, name): cache(lambda r=rows: _read(r, types))
-        for domain, name, rows in loaded["operators"]
-    }
-
-
-def _names() -> list[tuple[str, str]]:
-    return [*_history(), *((ONNX, each.name) for each in catalogue().values() if not each.standard)]
-
-
-def _read(rows: list[dict[str, Any]], types: list[frozenset[str]]) -> tuple[Version, ...]:
-    found = []
-    row: dict[str, Any] = {}
-    for place, change in enumerate(rows):
-        row = row | change
-        until = rows[place + 1]["since"] - 1 if place + 1 < len(rows) else None
-        if not row["deprecated"]:
-            found.append(
-                Version(
-                    since=row["since"],
-                    until=until,
-                    inputs=tuple(Parameter(*each) for each in row["inputs"]),
-                    outputs=tuple(Parameter(*each) for each in row["outputs"]),
-                    least=(row["least"][0], row["least"][1]),
-                    attributes=row["attributes"],
-                    required=tuple(row["required"]),
-                    types={label: types[at] for label, at in row["types"].items()},
-                )
-            )
-    return tuple(found)
-
-
-def _ours(op_type: str) -> _Rows | None:
-    """Give the version of a name that ONNX lacks, as the function standing for it takes it."""
-    found = catalogue().get((OURS, op_type))
-    if found is None or found.standard:
-        return None
-    inputs = tuple(Parameter(p.name, p.type, p.kind[0]) for p in found.inputs)
-    outputs = tuple(Parameter(p.name, p.type, p.kind[0]) for p in found.outputs)
-    version = Version(
-        since=found.lowest_opset or LOWEST_OPSET,
+def _as_function(lacking: Operator) -> Version:
+    """Give what ONNX lacks as the function standing for it takes it."""
+    return Version(
+        since=lacking.lowest_opset or LOWEST_OPSET,
         until=None,
-        inputs=inputs,
-        outputs=outputs,
-        least=(sum(p.kind == "s" for p in inputs), 0),
-        attributes={a.name: a.type for a in found.attributes},
-        required=tuple(a.name for a in found.attributes if a.required),
+        deprecated=False,
+        has_function=True,
+        inputs=lacking.inputs,
+        outputs=lacking.outputs,
+        least_inputs=sum(each.kind == "single" for each in lacking.inputs),
+        most_inputs=len(lacking.inputs),
+        least_outputs=0,
+        most_outputs=len(lacking.outputs),
+        attributes={each.name: each for each in lacking.attributes},
+        required=tuple(each.name for each in lacking.attributes if each.required),
         types={},
-        ours=True,
     )
-    return lambda: (version,)
 
 
-__all__ = ["LOWEST_OPSET", "Parameter", "Version", "choose_opset", "versions"]
+__all__ = ["LOWEST_OPSET", "choose_opset", "is_lacking", "is_recent", "versions"]

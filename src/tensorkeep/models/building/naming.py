@@ -7,9 +7,9 @@ arrays that it takes conv_1_W, after the operator's own name for them.
 from __future__ import annotations
 
 from tensorkeep.errors import ArgumentError
-from tensorkeep.models.building.history import Parameter
 from tensorkeep.models.building.placing import Key, Placed, Scope, key_of
 from tensorkeep.models.building.symbols import Constant, Formal, Node, Symbol
+from tensorkeep.models.ops import Parameter
 
 
 class Names:
@@ -103,12 +103,14 @@ class Names:
 
 def _parameter(node: Node, place: int) -> str:
     parameters = node.versions[-1].inputs if node.versions else ()
-    if place < len(parameters) and parameters[place].kind != "v":
-        return parameters[place].name
+    if place < len(parameters):
+        parameter = parameters[place]
+        if parameter.kind != "variadic" or not parameter.uniform:
+            return parameter.name
     return str(place)
 
 
 def _may_lack(node: Node, place: int) -> bool:
     """Whether an output that nobody uses may go without a name, and so need not be computed."""
     outputs: tuple[Parameter, ...] = node.versions[-1].outputs if node.versions else ()
-    return place < len(outputs) and outputs[place].kind == "o"
+    return place < len(outputs) and outputs[place].kind == "optional"

@@ -11,13 +11,14 @@ from tensorkeep.errors import ArgumentError
 from tensorkeep.graph.graph import Axis
 from tensorkeep.models.building.attributes import AttributeValue, Body, take_attribute
 from tensorkeep.models.building.constants import initializer, is_array
-from tensorkeep.models.building.history import Parameter, Version, versions
+from tensorkeep.models.building.history import is_recent, versions
 from tensorkeep.models.building.meanings import refused_value
 from tensorkeep.models.building.output_types import is_whole, output_types, parameter_at
 from tensorkeep.models.building.symbols import Formal, Node, Symbol
 from tensorkeep.models.building.types import DTypeLike, Type, named
 from tensorkeep.models.building.types import tensor as tensor_type
-from tensorkeep.models.ops import ONNX
+from tensorkeep.models.ops import ONNX, Parameter
+from tensorkeep.models.ops.history import Version
 
 
 def input(
@@ -157,9 +158,12 @@ def make_node(
     Raises:
         ArgumentError: no version of the operator takes them.
     """
-    if not isinstance(outputs, int) or outputs < 1:
+    if type(outputs) is not int or outputs < 1:
         raise ArgumentError(f"{op_type} cannot have {outputs!r} outputs")
     output_names = (output_names,) if isinstance(output_names, str) else tuple(output_names)
+    for text in (domain, name, doc, *output_names):
+        if not isinstance(text, str):
+            raise ArgumentError(f"names, domain and doc of {op_type} are text, not {text!r}")
     if output_names and len(output_names) != outputs:
         raise ArgumentError(
             f"{op_type} has {len(output_names)} output_names for {outputs} outputs",
@@ -189,9 +193,10 @@ def take_inputs(
         ArgumentError: one is none of these.
     """
     listed = list(inputs)
-    while listed and listed[-1] is None:
-        listed.pop()
     labels = [parameter_at(parameters, place) for place in range(len(listed))]
+    while listed and listed[-1] is None and not _is_variadic(labels[-1]):
+        listed.pop()
+        labels.pop()
     known: dict[str, DType] = {}
     taken: list[Symbol | None] = [None] * len(listed)
     for place, value in enumerate(listed):
@@ -199,7 +204,7 @@ def take_inputs(
             symbol = value if isinstance(value, Symbol) else initializer(value)
             taken[place] = symbol
             label = labels[place]
-            if label and label.kind != "h" and symbol.dtype:
+            if label and label.uniform and symbol.dtype:
                 known.setdefault(label.type, symbol.dtype)
     for place, value in enumerate(listed):
         if value is None or taken[place] is not None:
@@ -209,6 +214,8 @@ def take_inputs(
         if label and not isinstance(value, str | bytes):
             fixed = named(label.type)
             wanted = fixed.dtype if fixed else known.get(label.type)
+            if op_type == "Pow" and place == 0:  # 2 ** x is of x's type, though it need not be
+                wanted = next(iter(known.values()), None)
         try:
             taken[place] = initializer(value, dtype=wanted)
         except ArgumentError as error:
@@ -217,6 +224,10 @@ def take_inputs(
                 f"input {what} of {op_type}: {error.problem}", cure=error.cure
             ) from None
     return tuple(taken)
+
+
+def _is_variadic(parameter: Parameter | None) -> bool:
+    return parameter is not None and parameter.kind == "variadic"
 
 
 def check_name(name: object, of: str) -> None:
@@ -276,11 +287,11 @@ def _take_attributes(
 ) -> tuple[AttributeValue, ...]:
     kinds: dict[str, str] = {}
     for version in known:
-        kinds.update(version.attributes)
+        kinds.update((name, each.type) for name, each in version.attributes.items())
     taken = []
     for name, value in given.items():
         if known and name not in kinds:
-            recent = {key for v in known if v.is_recent or v is known[-1] for key in v.attributes}
+            recent = {key for v in known if is_recent(v) or v is known[-1] for key in v.attributes}
             near = difflib.get_close_matches(name, recent, n=3)
             has = f"It has {', '.join(sorted(recent))}." if recent else "It has none."
             cure = f"Did you mean {' or '.join(near)}?" if near else has
@@ -291,7 +302,7 @@ def _take_attributes(
 
 
 def _most(parameters: Sequence[Parameter]) -> int | None:
-    return None if parameters and parameters[-1].kind in "vh" else len(parameters)
+    return None if parameters and parameters[-1].kind == "variadic" else len(parameters)
 
 
 def _problem(
@@ -303,8 +314,8 @@ def _problem(
 ) -> str:
     """Say why a version of an operator does not take inputs and attributes; empty where it does."""
     checks: list[Callable[[], str]] = [
-        lambda: _count("input", len(symbols), version.least[0], _most(version.inputs)),
-        lambda: _count("output", outputs, min(version.least[1], 1), _most(version.outputs)),
+        lambda: _count("input", len(symbols), version.least_inputs, _most(version.inputs)),
+        lambda: _count("output", outputs, min(version.least_outputs, 1), _most(version.outputs)),
         lambda: _attributes_problem(version, given),
         lambda: _inputs_problem(version, symbols),
         lambda: refused_value(op_type, version.since, {a.name: a.value for a in given}, symbols),
@@ -327,7 +338,7 @@ def _attributes_problem(version: Version, given: tuple[AttributeValue, ...]) -> 
     for each in given:
         if each.name not in version.attributes:
             return f"has no attribute {each.name!r} from opset {version.since} on"
-        kind = version.attributes[each.name]
+        kind = version.attributes[each.name].type
         if kind and each.kind != kind:
             return f"has an attribute {each.name!r} that is {kind}, not {each.kind}"
     lacking = [name for name in version.required if name not in names]
@@ -340,7 +351,7 @@ def _inputs_problem(version: Version, symbols: tuple[Symbol | None, ...]) -> str
         parameter = parameter_at(version.inputs, place)
         assert parameter is not None
         if symbol is None:
-            if parameter.kind != "o":
+            if parameter.kind != "optional":
                 return f"needs its input {parameter.name}"
             continue
         if symbol.type is None or not is_whole(symbol.type):
@@ -354,7 +365,7 @@ def _inputs_problem(version: Version, symbols: tuple[Symbol | None, ...]) -> str
             said = ", ".join(str(named(each) or each) for each in choices[:30])
             return f"takes {said} as its input {parameter.name}, not {symbol.type}"
         first = bound.setdefault(parameter.type, (text, parameter.name))
-        if parameter.kind != "h" and first[0] != text:
+        if parameter.uniform and first[0] != text:
             return (
                 f"takes inputs {first[1]} and {parameter.name} of one type, "
                 f"not {named(first[0]) or first[0]} and {named(text) or text}"
@@ -391,7 +402,5 @@ def _bodies_problem(given: tuple[AttributeValue, ...], outputs: int) -> str:
 
 
 def _signature(op_type: str, version: Version) -> str:
-    marks = {"o": "?", "v": "...", "h": "..."}
-    inputs = ", ".join(each.name + marks.get(each.kind, "") for each in version.inputs)
-    outputs = ", ".join(each.name + marks.get(each.kind, "") for each in version.outputs)
+    inputs, outputs = ", ".join(map(str, version.inputs)), ", ".join(map(str, version.outputs))
     return f"It is {op_type}({inputs}) -> {outputs}."

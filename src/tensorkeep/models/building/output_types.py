@@ -7,9 +7,10 @@ from typing import Any
 
 from tensorkeep.graph import KINDS
 from tensorkeep.models.building.attributes import AttributeValue, Body
-from tensorkeep.models.building.history import Parameter, Version
 from tensorkeep.models.building.symbols import Symbol
 from tensorkeep.models.building.types import Type, named, optional, sequence
+from tensorkeep.models.ops import Parameter
+from tensorkeep.models.ops.history import Version
 from tensorkeep.tensor import Tensor
 
 
@@ -27,18 +28,19 @@ def output_types(
     bound: dict[str, Type] = {}
     for place, symbol in enumerate(symbols):
         parameter = parameter_at(version.inputs, place)
-        if symbol is not None and symbol.type and parameter and parameter.kind != "h":
+        if symbol is not None and symbol.type and parameter and parameter.uniform:
             bound.setdefault(parameter.type, symbol.type)
     if op_type in _SEQUENCES:
         return [_of_sequence(op_type, symbols, values)]
     types: list[Type | None] = []
     for parameter in version.outputs:
-        allowed = version.types.get(parameter.type, frozenset())
+        allowed = version.types.get(parameter.type, ())
         found = bound.get(parameter.type) or named(parameter.type)
         if found is None and len(allowed) == 1:
-            found = named(next(iter(allowed)))
+            found = named(allowed[0])
         types.append(_without_axes(found) or (_said(op_type, values) if not types else None))
-    if version.outputs and version.outputs[-1].kind == "v":
+    last = version.outputs[-1] if version.outputs else None
+    if last and last.kind == "variadic" and last.uniform:
         types.extend([types[-1]] * (_MANY - len(types)))
     return types
 
@@ -110,4 +112,4 @@ def parameter_at(parameters: Sequence[Parameter], place: int) -> Parameter | Non
     if place < len(parameters):
         return parameters[place]
     last = parameters[-1] if parameters else None
-    return last if last and last.kind in "vh" else None
+    return last if last and last.kind == "variadic" else None

@@ -14,6 +14,7 @@ from tensorkeep.errors import ArgumentError
 from tensorkeep.models.building.attributes import Body
 from tensorkeep.models.building.nodes import node
 from tensorkeep.models.building.symbols import Constant, Formal, Node, Symbol
+from tensorkeep.models.checks.scopes import MAX_NESTING
 
 Key = tuple[Node | Formal | Constant, int]
 
@@ -125,6 +126,8 @@ def place(
                         f"one body belongs to two nodes, of which {current} is one",
                         cure="Make a body for each, perhaps by a function of yours.",
                     )
+                if scope.depth + 1 == MAX_NESTING:
+                    raise ArgumentError(f"graphs nest more than {MAX_NESTING} levels deep")
                 inner = Scope(
                     body.inputs, list(body.outputs), body.output_names, scope, scope.depth + 1
                 )

@@ -16,7 +16,7 @@ from tensorkeep.tensor import Tensor
 if TYPE_CHECKING:
     from tensorkeep.models.building.attributes import AttributeValue
     from tensorkeep.models.building.functions import Function
-    from tensorkeep.models.building.history import Version
+    from tensorkeep.models.ops.history import Version
 
 _serials = itertools.count()
 
@@ -120,6 +120,9 @@ class Symbol:
     def __pow__(self, other: Any) -> Symbol:
         return _apply("Pow", self, other)
 
+    def __rpow__(self, other: Any) -> Symbol:
+        return _apply("Pow", other, self)
+
     def __matmul__(self, other: Any) -> Symbol:
         return _apply("MatMul", self, other)
 
@@ -134,6 +137,13 @@ class Symbol:
 
     def __bool__(self) -> bool:
         raise TypeError("a value that is not computed yet is neither true nor false")
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or other is None:
+            return self is other
+        raise TypeError('values are compared by a node, such as node("Equal", x, 0.0)')
+
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         origin = self.origin

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import numpy.typing as npt
 
 from tensorkeep import dtypes
@@ -28,6 +29,7 @@ _ONNX = {
 }
 _NAMES = {_ONNX.get(each.name, each.name.replace("_", "")): each for each in NUMBERS}
 _TEXTS = {each: name for name, each in _NAMES.items()}
+_DEEPEST = 32  # types in types
 _ENDINGS = {"sequence": "seq", "optional": "optional", "sparse_tensor": "sparse_tensor"}
 
 
@@ -112,18 +114,34 @@ def tensor(dtype: DTypeLike, axes: Iterable[Axis] | None = None) -> Type:
 
 
 def sequence(of: Type) -> Type:
-    """Give the type of a sequence whose items are of a type."""
-    return Type("sequence", of=of)
+    """Give the type of a sequence whose items are of a type.
+
+    Raises:
+        ArgumentError: that is no type, or nests too deeply.
+    """
+    return Type("sequence", of=_held(of, "sequence"))
 
 
 def optional(of: Type) -> Type:
-    """Give the type of a value of a type that may be absent."""
-    return Type("optional", of=of)
+    """Give the type of a value of a type that may be absent.
+
+    Raises:
+        ArgumentError: that is no type, or nests too deeply.
+    """
+    return Type("optional", of=_held(of, "optional"))
 
 
 def map_of(keys: DTypeLike, values: DTypeLike) -> Type:
-    """Give the type of a map; keys are integers or text, as of the operators for classic models."""
-    return Type("map", dtypes.dtype(keys), of=tensor(values))
+    """Give the type of a map, as of the operators for classic models.
+
+    Raises:
+        ArgumentError: its keys are neither integers nor text, or there is no such type.
+        UnsupportedError: ONNX has no such element type.
+    """
+    kind = dtypes.dtype(keys)
+    if kind.kind not in ("int", "uint", "string") or kind not in NUMBERS:
+        raise ArgumentError(f"the keys of a map are integers or text, not {kind}")
+    return Type("map", kind, of=tensor(values))
 
 
 def named(text: str) -> Type | None:
@@ -143,13 +161,26 @@ def named(text: str) -> Type | None:
     return None
 
 
+def _held(of: object, kind: str) -> Type:
+    """Give what a type holds, if it is a type."""
+    cure = f'Give it as in {kind}(tensor("float32", ["N"])).'
+    if not isinstance(of, Type):
+        raise ArgumentError(f"{of!r} is not what a type can hold", cure=cure)
+    levels, inner = 1, of.of
+    while inner is not None:
+        levels, inner = levels + 1, inner.of
+    if levels > _DEEPEST:
+        raise ArgumentError(f"types nest at most {_DEEPEST} levels deep here", cure=cure)
+    return of
+
+
 def _check_axes(axes: Iterable[Axis]) -> tuple[Axis, ...]:
     cure = 'Give sizes, names of sizes that vary, or None, such as ["N", 3, None].'
     if isinstance(axes, str | bytes) or not isinstance(axes, Iterable):
         raise ArgumentError(f"axes are a list, not {axes!r}", cure=cure)
-    listed = tuple(axes)
+    listed = tuple(int(axis) if isinstance(axis, np.integer) else axis for axis in axes)
     for axis in listed:
-        good = isinstance(axis, int) and not isinstance(axis, bool) and axis >= 0
+        good = isinstance(axis, int) and not isinstance(axis, bool) and 0 <= axis < 1 << 63
         if not (axis is None or good or (isinstance(axis, str) and axis)):
             raise ArgumentError(f"{axis!r} is no axis", cure=cure)
     return listed

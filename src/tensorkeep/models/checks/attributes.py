@@ -6,7 +6,7 @@ from tensorkeep.graph.schema import ATTRIBUTE_TYPES
 from tensorkeep.message import Message
 from tensorkeep.models.checks.findings import Report, quoted, several
 from tensorkeep.models.checks.scopes import Scope
-from tensorkeep.models.checks.signatures import Signature, versions_of
+from tensorkeep.models.ops.history import Version, versions_of
 
 # The field that holds the value of each type of attribute.
 FIELDS = {
@@ -107,37 +107,35 @@ def mend_type(attribute: Message) -> None:
 
 
 def compare_attributes(
-    node: Message, where: str, signature: Signature, domain: str, report: Report
+    node: Message, where: str, version: Version, domain: str, report: Report
 ) -> None:
     """Compare the attributes of a node with those that its operator has."""
     op_type = str(node.op_type)
     given = {str(attribute.name): attribute for attribute in node.attribute}
-    for name in signature.required:
+    for name in version.required:
         if name not in given:
             problem = f"lacks the attribute {quoted(name)}, which {op_type} has to have"
-            kind = signature.attributes[name]
+            kind = version.attributes[name].type.upper()
             report.error("missing-attribute", where, problem, f"Add it; it is {kind}.")
     for name, attribute in given.items():
-        wanted = signature.attributes.get(name)
-        if wanted is None:
+        known = version.attributes.get(name)
+        if known is None:
             if name:
-                _unknown(name, op_type, signature, domain, where, report)
-        elif (found := type_of(attribute)) and found != wanted:
+                _unknown(name, op_type, version, domain, where, report)
+        elif (found := type_of(attribute)) and found != (wanted := known.type.upper()):
             problem = f"the attribute {quoted(name)} is {found}, where {op_type} takes {wanted}"
             report.error("attribute-kind", where, problem, f"Give it as {wanted}.")
 
 
 def _unknown(
-    name: str, op_type: str, signature: Signature, domain: str, where: str, report: Report
+    name: str, op_type: str, version: Version, domain: str, where: str, report: Report
 ) -> None:
-    known = signature.attributes
-    problem = f"has the attribute {quoted(name)}, which {op_type}-{signature.version} has not"
-    if name in {each.rstrip("?.") for each in signature.inputs}:
+    known = version.attributes
+    problem = f"has the attribute {quoted(name)}, which {op_type}-{version.since} has not"
+    if name in {each.name for each in version.inputs}:
         cure = f"It is an input since opset {_first_as_input(domain, op_type, name)}."
-    elif others := [
-        each.version for each in versions_of(domain, op_type) if name in each.attributes
-    ]:
-        words = "after" if others[0] > signature.version else "before"
+    elif others := [each.since for each in versions_of(domain, op_type) if name in each.attributes]:
+        words = "after" if others[0] > version.since else "before"
         cure = f"It exists {words} that: in version {others[0]}. Import such an opset."
     elif guess := report.guess(name, known):
         cure = guess
@@ -148,7 +146,7 @@ def _unknown(
 
 def _first_as_input(domain: str, op_type: str, name: str) -> int:
     return next(
-        each.version
+        each.since
         for each in versions_of(domain, op_type)
-        if name in {given.rstrip("?.") for given in each.inputs}
+        if name in {given.name for given in each.inputs}
     )

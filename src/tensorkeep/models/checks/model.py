@@ -16,8 +16,8 @@ from tensorkeep.models.checks.opsets import (
     version_for,
 )
 from tensorkeep.models.checks.scopes import Scope, function_key, opsets_of, plain
-from tensorkeep.models.checks.signatures import newest_opset
 from tensorkeep.models.checks.tensors import Held
+from tensorkeep.models.ops.history import newest_opset
 
 LARGEST = (2 << 30) - 1  # bytes: no reader of protobuf takes a message of more
 _USUAL = 8  # the IR version of a model that says none: it has functions, and most runtimes read it

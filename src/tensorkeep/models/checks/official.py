@@ -21,10 +21,10 @@ from tensorkeep.models.checks.mending import mend
 from tensorkeep.models.checks.model import DEEPEST_CALLS, MOST_INLINED, Calls
 from tensorkeep.models.checks.opsets import NEWEST_IR
 from tensorkeep.models.checks.scopes import Scope, plain, roots
-from tensorkeep.models.checks.signatures import versions_of
 from tensorkeep.models.checks.values import declared_in, differs, shown
 from tensorkeep.models.checks.windows import Contradiction
 from tensorkeep.models.lean import lean_file
+from tensorkeep.models.ops.history import versions_of
 from tensorkeep.models.shapes import read_inferred, write
 
 # With these faults a model is not given to onnx, whose C++ has failed on the like before.

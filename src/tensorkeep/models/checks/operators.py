@@ -6,14 +6,14 @@ from tensorkeep.message import Message
 from tensorkeep.models.checks.attributes import check_attributes, compare_attributes
 from tensorkeep.models.checks.findings import Report, quoted
 from tensorkeep.models.checks.scopes import FunctionKey, Scope, function_key, plain
-from tensorkeep.models.checks.signatures import (
-    Signature,
+from tensorkeep.models.ops import OURS, catalogue
+from tensorkeep.models.ops.history import (
+    Version,
     newest_opset,
     operators_of,
-    signature_at,
+    version_at,
     versions_of,
 )
-from tensorkeep.models.ops import OURS, catalogue
 
 
 class Operators:
@@ -74,23 +74,23 @@ class Operators:
                 report.warning("unknown-domain", scope.label(index), problem, cure)
             return
         opset = scope.opsets.get(domain) or self._assumed.get(domain) or 1
-        signature = signature_at(domain, op_type, opset)
-        if signature is None:
+        version = version_at(domain, op_type, opset)
+        if version is None:
             self._unknown(domain, op_type, opset, scope.label(index))
             return
-        if signature.deprecated:
+        if version.deprecated:
             cure = self._hint(domain, op_type) or "Replace it, or import an older opset."
-            problem = f"{op_type} is not to be used from opset {signature.version} on; "
+            problem = f"{op_type} is not to be used from opset {version.since} on; "
             problem += f"the model imports {opset}"
             report.error("deprecated-operator", scope.label(index), problem, cure)
             return
-        self._compare(node, scope, index, signature, domain)
+        self._compare(node, scope, index, version, domain)
 
     def _unknown(self, domain: str, op_type: str, opset: int, where: str) -> None:
         versions = versions_of(domain, op_type)
         shown = domain or "ai.onnx"
         if versions:
-            since = versions[0].version
+            since = versions[0].since
             problem = f"{op_type} came with opset {since} of {shown}, and the model imports {opset}"
             cure = f"Import opset {since} or newer."
             self._report.error("operator-newer-than-opset", where, problem, cure)
@@ -106,31 +106,32 @@ class Operators:
         return self._hints[key]
 
     def _compare(
-        self, node: Message, scope: Scope, index: int, signature: Signature, domain: str
+        self, node: Message, scope: Scope, index: int, version: Version, domain: str
     ) -> None:
-        given, named = len(node.input), f"{node.op_type}-{signature.version}"
-        least, most = signature.least_inputs, signature.most_inputs
+        given, named = len(node.input), f"{node.op_type}-{version.since}"
+        least, most = version.least_inputs, version.most_inputs
         if given < least or (most is not None and given > most):
-            names = ", ".join(signature.inputs)
-            lacking = f"; it lacks {', '.join(signature.inputs[given:least])}" * (given < least)
+            names = ", ".join(map(str, version.inputs))
+            lacking = ", ".join(map(str, version.inputs[given:least]))
+            lacking = f"; it lacks {lacking}" * (given < least)
             problem = f"has {_count(given, 'input')}, where {named} takes {_range(least, most)}"
             cure = f"Give it its inputs: {names}." if given < least else f"It takes {names}."
             if not names:
                 cure = "Remove them."
             self._report.error("input-count", scope.label(index), problem + lacking, cure)
         else:
-            for name, value in zip(signature.inputs, node.input, strict=False):
-                if not value and name.isidentifier():
-                    problem = f"leaves out the input {name}, which {named} has to have"
+            for parameter, value in zip(version.inputs, node.input, strict=False):
+                if not value and parameter.kind == "single":
+                    problem = f"leaves out the input {parameter.name}, which {named} has to have"
                     cure = "Name the value that it takes."
                     self._report.error("missing-input", scope.label(index), problem, cure)
-        given, least, most = len(node.output), signature.least_outputs, signature.most_outputs
+        given, least, most = len(node.output), version.least_outputs, version.most_outputs
         if given < least or (most is not None and given > most):
             problem = f"has {_count(given, 'output')}, where {named} gives {_range(least, most)}"
             cure = "Name as many outputs as it has."
             self._report.error("output-count", scope.label(index), problem, cure)
-        if node.attribute or signature.required:
-            compare_attributes(node, scope.label(index), signature, domain, self._report)
+        if node.attribute or version.required:
+            compare_attributes(node, scope.label(index), version, domain, self._report)
 
     def _compare_with_function(self, node: Message, where: str, function: Message) -> None:
         for what, code in (("input", "input-count"), ("output", "output-count")):

@@ -11,7 +11,7 @@ from tensorkeep.graph.elements import KINDS, SINCE_IR
 from tensorkeep.graph.schema import TENSOR
 from tensorkeep.message import Message
 from tensorkeep.models.checks.scopes import Scope, plain
-from tensorkeep.models.checks.signatures import newest_opset, signature_at
+from tensorkeep.models.ops.history import newest_opset, version_at
 
 NEWEST_IR = 14
 _OPSETS = {3: 8, 4: 9, 5: 10, 6: 11, 7: 14, 8: 18, 9: 20, 10: 22, 11: 23, 12: 24, 13: 27, 14: 28}
@@ -67,7 +67,7 @@ def choose_opset(domain: str, scopes: Iterable[Scope], ir_version: int) -> int:
 def _faults(
     domain: str, opset: int, op_type: str, inputs: int, outputs: int, names: tuple[str, ...]
 ) -> int:
-    found = signature_at(domain, op_type, opset)
+    found = version_at(domain, op_type, opset)
     if found is None or found.deprecated:
         return 100
     return (

@@ -138,8 +138,7 @@ def _plain(domain: str) -> str:
 
 def _published(domain: str, name: str, notes: dict[str, Any]) -> Operator:
     versions = history.versions_of(domain, name)
-    # One that is deprecated by all its versions is told as it was.
-    newest = next((each for each in reversed(versions) if not each.deprecated), versions[-1])
+    newest = next(each for each in reversed(versions) if not each.deprecated)
     return Operator(
         name=name,
         domain=domain,

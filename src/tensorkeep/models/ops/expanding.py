@@ -76,6 +76,7 @@ def expand_graph(graph: Graph, *, kernels: bool = True) -> list[str]:
             _rewrite(node, function, domain)
             wanted[domain, function.name, function.overload] = function
             _import(scope, domain)
+            _import(model, domain)  # where ONNX Runtime looks for it, once a function is inlined
     if not wanted:
         return []
     if opset is None:

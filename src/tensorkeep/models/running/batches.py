@@ -54,7 +54,8 @@ def plan(fed: Sequence[Fed], batch_size: int) -> Plan:
     Raises:
         ArgumentError: no input has rows, they have different numbers, or the model fixes another.
     """
-    if type(batch_size) is not int or batch_size < 1:
+    whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
+    if not whole or batch_size < 1:
         raise ArgumentError(f"batch_size cannot be {batch_size!r}", cure="Give 1 or more.")
     with_rows = [each for each in fed if each.shape and each.value.axes != ()]
     free = [each for each in with_rows if not isinstance(_first(each), int)]
@@ -80,7 +81,7 @@ def plan(fed: Sequence[Fed], batch_size: int) -> Plan:
             )
         if not rows:
             raise ArgumentError("has no rows", where=name_of(lead.value))
-    return Plan(rows, batch_size, axis, frozenset(each.value.name for each in alike))
+    return Plan(rows, int(batch_size), axis, frozenset(each.value.name for each in alike))
 
 
 def _first(fed: Fed) -> Axis:

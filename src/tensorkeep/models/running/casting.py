@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -28,17 +29,33 @@ def cast_exactly(array: npt.NDArray[Any], to: DType, where: str) -> npt.NDArray[
     kind = dtypes.STRING if array.dtype == object else dtypes.of_numpy(array.dtype)
     if dtypes.STRING in (kind, to):
         raise LossError(f"is {kind}, which is not cast to {to}", where=where, cure=_cure(to))
+    if kind.kind == "complex" and to.kind != "complex":
+        lost = np.asarray(array.imag != 0)
+        if lost.any():
+            raise LossError(_problem(array[lost][0], to), where=where, cure=_cure(to))
+        return cast_exactly(array.real, to, where)
     with np.errstate(all="ignore"):
         out = casting.cast_array(array, to)
-        if kind.kind == to.kind == "float":
-            lost = np.isfinite(array.astype(np.float64)) & ~np.isfinite(out.astype(np.float64))
-        elif kind.kind == "bool" or (kind.kind, to.kind) == ("float", "complex"):
+        if kind.kind == "float" and to.kind in ("float", "complex"):
+            lost = _leave_the_range(array.astype(np.float64), out, to)
+        elif kind.kind == "bool":
             return out
         else:  # there and back
             lost = _differ(array, out, to)
     if lost.any():
-        raise LossError(f"holds {array[lost][0]}, which is no {to}", where=where, cure=_cure(to))
+        raise LossError(_problem(array[lost][0], to), where=where, cure=_cure(to))
     return out
+
+
+def _leave_the_range(
+    wide: npt.NDArray[np.float64], out: npt.NDArray[Any], to: DType
+) -> npt.NDArray[np.bool_]:
+    """Tell where a number became infinite or none, or what is neither a number."""
+    narrow = out.real.astype(np.float64)
+    lost = (np.isfinite(wide) != np.isfinite(narrow)) | (np.isnan(wide) != np.isnan(narrow))
+    if to.packed:  # which have no infinity: what is beyond the largest becomes that
+        lost |= np.abs(wide) > float(ml_dtypes.finfo(to.numpy).max)
+    return np.asarray(lost)
 
 
 def _differ(array: npt.NDArray[Any], out: npt.NDArray[Any], to: DType) -> npt.NDArray[np.bool_]:
@@ -47,6 +64,10 @@ def _differ(array: npt.NDArray[Any], out: npt.NDArray[Any], to: DType) -> npt.ND
     if to.kind in ("int", "uint") and array.dtype.kind in "iu":
         lost |= (out < 0) != (array < 0)  # the same bits, read with and without a sign
     return lost
+
+
+def _problem(value: object, to: DType) -> str:
+    return f"holds {value}, which is no {to}"
 
 
 def _cure(to: DType) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from tensorkeep import dtypes
 from tensorkeep.api import ProgressReport
-from tensorkeep.errors import ArgumentError, ClosedError, MissingError, UnsupportedError
+from tensorkeep.errors import ArgumentError, ClosedError, LossError, MissingError, UnsupportedError
 from tensorkeep.graph import Value, value_of
 from tensorkeep.models.opening import Model, graph_of, opened
 from tensorkeep.models.running.batches import Joined, Plan, plan
@@ -31,6 +31,7 @@ Configure = Callable[[Any], None]
 _FOLDER = "session.model_external_initializers_file_folder_path"
 _ENDING = "ExecutionProvider"
 _CPU = f"CPU{_ENDING}"
+_MOST_THREADS = 1024
 _FATAL = 4  # what ONNX Runtime writes to stderr: nothing, since every failure is raised
 
 
@@ -137,9 +138,11 @@ class Session:
         if outputs is None:
             return self.outputs
         known = {value.name: value for value in self.outputs}
-        wanted = [outputs] if isinstance(outputs, str) else list(outputs)
+        wanted = _names(outputs, "outputs")
+        if not wanted:
+            raise ArgumentError("outputs names none", cure="Leave it out to get all of them.")
         for name in wanted:
-            if name not in known:
+            if not isinstance(name, str) or name not in known:
                 near = difflib.get_close_matches(str(name), list(known), n=2)
                 listed = "; ".join(map(str, self.outputs))
                 cure = f"Did you mean {' or '.join(near)}?" if near else f"It gives {listed}."
@@ -213,11 +216,24 @@ def _naming(where: str) -> Iterator[None]:
     """Name the model in errors that were raised where it is not known."""
     try:
         yield
-    except ArgumentError as error:
+    except (ArgumentError, LossError) as error:
         if not where or error.where == where:
             raise
         full = f"{where}: {error.where}" if error.where else where
-        raise ArgumentError(error.problem, where=full, cure=error.cure) from None
+        raise type(error)(error.problem, where=full, cure=error.cure) from None
+
+
+def _names(given: Any, called: str) -> list[Any]:
+    """Give one name, or several, as a list.
+
+    Raises:
+        ArgumentError: they are neither.
+    """
+    if isinstance(given, str):
+        return [given]
+    if not isinstance(given, Iterable):
+        raise ArgumentError(f"{called} cannot be {given!r}", cure="Give a name or a list of them.")
+    return list(given)
 
 
 def _is_tensor(given: Any) -> bool:
@@ -259,18 +275,20 @@ def session(
         "onnxruntime", "running a model needs onnxruntime", 'Run pip install "tensorkeep[run]".'
     )
     chosen = _providers(ort, providers)
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= _MOST_THREADS):
+        raise ArgumentError(f"threads cannot be {threads!r}", cure=f"Give 1 to {_MOST_THREADS:,}.")
     with opened(model) as state:
 
-        def start(handed: Handed) -> Any:
-            options = ort.SessionOptions()
-            options.log_severity_level = _FATAL
+        def options() -> Any:
+            made = ort.SessionOptions()
+            made.log_severity_level = _FATAL
             if threads is not None:
-                options.intra_op_num_threads = threads
+                made.intra_op_num_threads = threads
             if configure is not None:
-                configure(options)
-            return _start(ort, handed, options, chosen)
+                configure(made)
+            return made
 
-        runtime = _load(start, state, large, most)
+        runtime = _load(ort, options, chosen, state, large, most)
         lacking = [name for name in chosen if name not in runtime.get_providers()]
         if lacking:
             raise UnsupportedError(
@@ -281,11 +299,19 @@ def session(
         return Session(state, runtime, ort)
 
 
-def _load(start: Callable[[Handed], Any], state: State, large: int, most: int) -> Any:
+def _load(
+    ort: Any,
+    options: Callable[[], Any],
+    providers: list[str],
+    state: State,
+    large: int,
+    most: int,
+) -> Any:
     for ranges in (True, False):
+        fresh = options()
         with hand_over(state, large=large, most=most, ranges=ranges) as handed:
             try:
-                return start(handed)
+                return _start(ort, handed, fresh, providers)
             except Exception as error:
                 # Some of its optimizers look for files in the working directory alone.
                 if not ranges or "External data path" not in str(error):
@@ -310,7 +336,7 @@ def _providers(ort: Any, wanted: Sequence[str] | None) -> list[str]:
     here: list[str] = ort.get_available_providers()
     by_name = {name.removesuffix(_ENDING).lower(): name for name in here}
     chosen = []
-    for name in [wanted] if isinstance(wanted, str) else wanted or [_CPU]:
+    for name in (_names(wanted, "providers") if wanted is not None else []) or [_CPU]:
         key = str(name).removesuffix(_ENDING).lower()
         if key not in by_name:
             raise ArgumentError(
