@@ -45,6 +45,7 @@ def test_operators_of_python_and_their_numbers() -> None:
     expected = 2 / (-((1 + X * 2 - 3) ** 2) - 1.5) @ w + w @ X + (4 - X)
     assert np.allclose(found, expected, atol=1e-5)
     assert y.dtype is tk.dtype("float32")
+    assert compute(model([2 ** (x / 2)]), x=X)[0] == pytest.approx(2 ** (X / 2))
 
 
 def test_numbers_take_the_type_of_what_they_belong_with() -> None:

@@ -99,6 +99,9 @@ def test_sparse_tensors() -> None:
     assert onnx.numpy_helper.to_array(written(by_axis).sparse_tensor.indices).tolist() == [[1, 2]]
     with pytest.raises(ArgumentError, match="cannot have indices"):
         node("Constant", sparse_value=Sparse([1.0], np.array([0, 1]), [4]))
+    for shape in (4, ["a"], [2.5]):
+        with pytest.raises(ArgumentError, match="a sparse tensor cannot have the shape"):
+            node("Constant", sparse_value=Sparse([1.0], np.array([0]), shape))  # type: ignore[arg-type]
 
 
 TYPES = [
@@ -165,12 +168,14 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("LeakyRelu", {"alhpa": 0.1}, "no attribute 'alhpa'. Did you mean alpha"),
     ("Softmax", {"axis": 1.5}, "attribute axis is int, not float"),
     ("Softmax", {"axis": 2**63}, "does not fit in the 64 bits"),
-    ("Softmax", {"axis": "flaot"}, "no element type is called 'flaot'"),
+    ("Softmax", {"axis": "int64"}, "attribute axis is int, not str"),
+    ("Softmax", {"axis": float}, "attribute axis is int, not type"),
     ("Transpose", {"perm": 1}, "attribute perm is a list of int, not int"),
     ("Transpose", {"perm": [[0, 1]]}, "attribute perm is a list of int"),
     ("Transpose", {"perm": np.ones((2, 2), int)}, "attribute perm is a list of int, not ndarray"),
     ("Cast", {}, "Cast needs the attribute to"),
-    ("Cast", {"to": "q4_0"}, "attribute to is int, not str"),
+    ("Cast", {"to": "flaot"}, "no element type is called 'flaot'"),
+    ("Cast", {"to": "q4_0"}, "q4_0 is no element type of ONNX"),
     ("Constant", {"value": "text"}, "attribute value is tensor, not str"),
     ("If", {"then_branch": X}, "is a value that is not computed yet"),
     ("Optional", {"type": "float32"}, "attribute type is type_proto, not str"),
@@ -193,5 +198,5 @@ def test_values_that_no_attribute_can_be(value: Any) -> None:
 def test_attributes_of_functions_are_of_a_kind() -> None:
     with pytest.raises(ArgumentError, match="'number' is no kind of attribute"):
         attribute("a", "number")
-    with pytest.raises(ArgumentError, match="attribute a: no element type is called 'one'"):
-        attribute("a", "int", "one")
+    with pytest.raises(ArgumentError, match="attribute to: no element type is called 'one'"):
+        attribute("to", "int", "one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from tensorkeep.errors import ArgumentError, TensorKeepError, UnsupportedError
 from tensorkeep.graph import KINDS
 from tensorkeep.graph.elements import SINCE_IR
 from tensorkeep.models.building import (
+    Symbol,
     body,
     function,
     initializer,
     input,
+    map_of,
     node,
     optional,
     sequence,
@@ -64,10 +67,21 @@ def test_arrays_of_any_layout() -> None:
     assert sketch([initializer(np.float16(2), name="s")])["s"].shape == ()
     assert sketch([initializer([], name="e")])["e"].shape == (0,)
     assert sketch([initializer([2**62], name="i")])["i"].numpy().tolist() == [2**62]
+    assert input("x", "float32", np.array([2, 3])).axes == (2, 3)
 
 
 X = input("x", "float32", ["N", 4])
 SMALL = np.ones(4, "float32")
+
+
+def nested(levels: int) -> Symbol:
+    """Give branches within branches."""
+    yes, value = input("yes", "bool", []), X
+    for _ in range(levels):
+        then, other = body([], [value * 2]), body([], [X])
+        value = node("If", yes, then_branch=then, else_branch=other)
+    return value
+
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "an operator that is misspelt": (lambda: node("Covn", X), "'Covn'. Did you mean Conv"),
@@ -112,6 +126,24 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: node("Reshape", X, [1.5]),
         "input shape of Reshape: .1.5. is",
     ),
+    "numbers that would be infinite": (
+        lambda: input("h", "float16", [2]) * 1e9,
+        "input B of Mul: 1000000000.0 is not all float16",
+    ),
+    "nothing among many": (
+        lambda: node("Concat", X, None, axis=0),
+        "Concat needs its input inputs",
+    ),
+    "names that are numbers": (lambda: node("Relu", X, name=3), "Relu are text, not 3"),  # type: ignore[call-overload]
+    "an opset that is text": (lambda: model([X], opset="13"), "a dict of them by domain, not '13'"),
+    "graphs within graphs": (lambda: model([nested(31)]), "graphs nest more than 30 levels deep"),
+    "types within types": (
+        lambda: functools.reduce(lambda held, _: sequence(held), range(99), tensor("bool")),
+        "types nest at most 32 levels deep",
+    ),
+    "a sequence of a name": (lambda: sequence("float32"), "is not what a type can hold"),  # type: ignore[arg-type]
+    "a map by floats": (lambda: map_of("float32", "bool"), "keys of a map are integers or text"),
+    "an axis beyond 64 bits": (lambda: input("x", "float32", [2**63]), "is no axis"),
     "an input without a name": (
         lambda: input("", "float32"),
         "the name of an input is text, not ''",
@@ -180,5 +212,9 @@ def test_element_types_that_onnx_lacks() -> None:
 def test_a_value_is_neither_true_nor_false() -> None:
     with pytest.raises(TypeError, match="neither true nor false"):
         bool(X)
+    with pytest.raises(TypeError, match="compared by a node"):
+        node("Where", X == 0.0, X, SMALL)
+    assert X != None  # noqa: E711
+    assert {X: 1}[X] == 1
     assert repr(node("Split", X, outputs=2, name="s")[1]) == "<s[1]: float32>"
     assert repr(initializer(SMALL, "w")) == "<w: float32[4]>"

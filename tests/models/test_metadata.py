@@ -227,7 +227,9 @@ def test_what_cannot_be_set(path: Path) -> None:
         ({"name": ""}, "a graph cannot be without a name"),
         ({"doc": 3}, "doc is text, not 3"),
         ({"author": 3}, "author is text, not 3"),
-        ({"": 3}, "a key, which cannot be empty"),
+        ({"": 3}, "a key, which cannot be ''"),
+        ({3: 3}, "a key, which cannot be 3"),  # type: ignore[dict-item]
+        ([1], "facts are a dict of values by their keys"),  # type: ignore[list-item]
         ({"a": object()}, "a cannot be <object"),
         ({"a": [math.nan]}, "a cannot be .nan"),
         ({"a": "\ud800"}, "half a surrogate pair"),

@@ -105,6 +105,8 @@ class Message:
         if value is None:
             return self._absent(self._schema[name])
         kind = type(value)
+        if kind in _AS_IT_IS:
+            return value
         if kind is list:
             return self._hand_out(name, value)
         if kind is Span:
@@ -440,6 +442,7 @@ class Message:
         return (Span(self._start, self._stop), *(self._also or ())) if self._origin else ()
 
 
+_AS_IT_IS = frozenset((Message, int, str, bool, bytes, float))
 _ESCAPE = "surrogateescape"  # keeps bytes that are not UTF-8
 
 # Its own fields are attributes, so what it keeps is set through the slots.

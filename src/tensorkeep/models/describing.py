@@ -201,7 +201,7 @@ def _holder(model: Message, fact: str) -> Message:
     return model if place == "model" else model.graph
 
 
-def _set(model: Message, kept: dict[str, Json], fact: str, value: Json) -> None:
+def _set(model: Message, kept: dict[str, Json], fact: Any, value: Json) -> None:
     if not isinstance(fact, str) or not fact:
         raise ArgumentError(f"a fact goes by a key, which cannot be {fact!r}")
     if fact in READ_ONLY:

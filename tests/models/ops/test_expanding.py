@@ -94,6 +94,14 @@ def test_in_subgraphs_and_functions() -> None:
     assert run(model, {"X": X, "c": np.array(False)})[0] == pytest.approx(2 * X)
 
 
+def test_in_functions_alone() -> None:
+    text = f"""{HEAD.replace("7", "8", 1).replace("]", ', "own" : 1]')}
+    g (float[2] X) => (float[2] Y) {{ Y = own.Twice (X) }}
+    <domain: "own", opset_import: ["" : 17]>
+    Twice (x) => (y) {{ y = Erfc (x) }}"""
+    assert run(expanded(text), {"X": X})[0] == pytest.approx([0.4795001, 1.8427008])
+
+
 def test_in_training_graphs() -> None:
     model = parse(f"{HEAD}g (float[2] X) => (float[2] Y) {{ Y = Relu (X) }}")
     training = model.training_info.add()

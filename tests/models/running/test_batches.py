@@ -123,6 +123,10 @@ def test_odd_sizes(size: Any) -> None:
         run(_open(linear()), X, batch_size=size)
 
 
+def test_a_size_of_numpy() -> None:
+    assert run(_open(linear()), X, batch_size=np.int64(4))["y"].shape == (10, 4)
+
+
 def test_nothing_to_split() -> None:
     state = _open(one("Relu", ()))
     with pytest.raises(ArgumentError, match="no input with an axis to split"):

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from tests.models.running.making import linear, model, one, value
 
+from tensorkeep import dtypes
 from tensorkeep.errors import ArgumentError, LossError
 from tensorkeep.graph import Graph, Value
 from tensorkeep.graph.schema import MODEL
 from tensorkeep.message import Message
 from tensorkeep.models.running import run
+from tensorkeep.models.running.casting import cast_exactly
 from tensorkeep.models.running.feeding import Fed, check, fits
 from tensorkeep.state import State
 
@@ -131,6 +133,30 @@ def test_casts_lose_no_value() -> None:
     unsigned = _open(one("Identity", ("N",), TensorProto.UINT64))
     with pytest.raises(LossError, match="holds -1, which is no uint64"):
         run(unsigned, np.array([-1]), cast=True)
+
+
+def test_casts_to_types_without_infinity_stay_in_their_range() -> None:
+    for to in (dtypes.FLOAT4_E2M1FN, dtypes.FLOAT6_E3M2FN, dtypes.FLOAT8_E4M3FN):
+        assert cast_exactly(np.array([0.5, -6.0]), to, "x").astype(float).tolist() == [0.5, -6]
+        for odd in (1000.0, np.inf, -np.inf):
+            with pytest.raises(LossError, match=f"which is no {to}"):
+                cast_exactly(np.array([odd]), to, "x")
+    with pytest.raises(LossError, match="holds nan, which is no float4"):
+        cast_exactly(np.array([np.nan]), dtypes.FLOAT4_E2M1FN, "x")
+    with pytest.raises(LossError, match="holds 1e.300, which is no complex64"):
+        cast_exactly(np.array([1e300]), dtypes.COMPLEX64, "x")
+
+
+def test_complex_numbers_are_cast_where_they_are_real() -> None:
+    assert cast_exactly(np.array([2 + 0j]), dtypes.FLOAT32, "x").tolist() == [2.0]
+    for odd in (2 + 1j, complex(2, np.nan)):
+        with pytest.raises(LossError, match="which is no float32"):
+            cast_exactly(np.array([odd]), dtypes.FLOAT32, "x")
+
+
+def test_a_loss_names_the_model() -> None:
+    with pytest.raises(LossError, match="m.onnx: input 'x': holds 1e.300"):
+        run(_open(linear()), {"x": np.full((1, 3), 1e300)}, cast=True)
 
 
 def test_what_is_no_array() -> None:

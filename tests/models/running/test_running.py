@@ -249,6 +249,30 @@ def test_options_of_onnx_runtime(path: Path) -> None:
     assert type(seen[0]).__name__ == "SessionOptions"
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"outputs": []}, "outputs names none. Leave it out"),
+        ({"outputs": 3}, "outputs cannot be 3"),
+        ({"providers": 3}, "providers cannot be 3"),
+        ({"threads": 0}, "threads cannot be 0. Give 1 to 1,024"),
+        ({"threads": "2"}, "threads cannot be '2'"),
+        ({"threads": 10**9}, "threads cannot be 1000000000"),
+    ],
+)
+def test_options_that_make_no_sense(path: Path, options: Any, problem: str) -> None:
+    with pytest.raises(ArgumentError, match=problem):
+        run(path, X, **options)
+
+
+def test_what_configure_raises_is_not_the_models_fault(path: Path) -> None:
+    def fail(_options: Any) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(path, X, configure=fail)
+
+
 def test_tensors_alone_are_no_model(tmp_path: Path) -> None:
     tk.save({"w": X}, tmp_path / "w.safetensors")
     with pytest.raises(ArgumentError, match="holds tensors, but no graph"):

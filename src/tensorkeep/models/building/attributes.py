@@ -192,7 +192,15 @@ def _guess(value: Any) -> str:
 
 # Attributes of ONNX's operators that are numbers of element types.
 _TYPE_NAMES = frozenset(
-    ("to", "dtype", "output_dtype", "output_datatype", "precision", "softmax_precision", "stash_type")
+    (
+        "to",
+        "dtype",
+        "output_dtype",
+        "output_datatype",
+        "precision",
+        "softmax_precision",
+        "stash_type",
+    )
 )
 
 

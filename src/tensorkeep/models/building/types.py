@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -174,7 +175,7 @@ def _held(of: object, kind: str) -> Type:
     return of
 
 
-def _check_axes(axes: Iterable[Axis]) -> tuple[Axis, ...]:
+def _check_axes(axes: Iterable[Any]) -> tuple[Axis, ...]:
     cure = 'Give sizes, names of sizes that vary, or None, such as ["N", 3, None].'
     if isinstance(axes, str | bytes) or not isinstance(axes, Iterable):
         raise ArgumentError(f"axes are a list, not {axes!r}", cure=cure)
