@@ -89,6 +89,8 @@ def _set(path: str, facts: list[str], unset: list[str], output: str | None, as_j
         key, equals, text = fact.partition("=")
         if not (key and equals):
             raise ArgumentError(f"{fact!r} is not KEY=VALUE", cure=_USAGE)
+        if key in wanted:
+            raise ArgumentError(f"{key!r} is given twice", cure=_USAGE)
         wanted[key] = parse_fact(key, text)
     if both := wanted.keys() & set(unset):
         raise ArgumentError(f"{min(both)!r} cannot be set and removed at once")

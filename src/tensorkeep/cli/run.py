@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from typing import Annotated, Any
 
@@ -104,6 +105,12 @@ def run(
     "rows": [[{"class", "name", "probability"}]]}}, "times": {"load", "first", "repeats", "mean",
     "median", "p95"}}; times in seconds, and null what was not asked for.
     """
+    if output and os.path.realpath(output) == os.path.realpath(model):
+        raise ArgumentError(
+            "is the model, which the outputs would replace",
+            where=output,
+            cure="Give --output another name.",
+        )
     names = read_labels(labels) if labels else None
     with ExitStack() as stack:
         times = Times()

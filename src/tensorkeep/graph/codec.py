@@ -136,7 +136,8 @@ def _read_external(
     try:
         source = opener(location)
     except MissingError as error:
-        return Tensor(kind, shape, Absent(size, where, error))
+        missing = MissingError(f"is in {location[:80]!r}: {error.problem}", cure=error.cure)
+        return Tensor(kind, shape, Absent(size, where, missing))
     if offset + size > source.size:
         raise CorruptError(
             f"is said to be bytes {offset:,} to {offset + size:,} of {location!r}, which has "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +12,7 @@ from tensorkeep.graph import Graph, fill_tensor, set_external
 from tensorkeep.graph.codec import Absent
 from tensorkeep.graph.schema import EXTERNAL
 from tensorkeep.message import Message
+from tensorkeep.models.scratch import scratch_folder
 
 LARGE = 4096  # bytes: shapes and axes, which inference looks into, take less
 WEIGHTS = "weights"
@@ -43,7 +43,7 @@ def lean_file(graph: Graph, large: int = LARGE) -> Iterator[str]:
     The files are in a folder of their own, which is removed in the end.
     """
     most = max((tensor.nbytes for tensor in graph.tensors.values()), default=0)
-    with tempfile.TemporaryDirectory(prefix="tensorkeep-") as folder:
+    with scratch_folder() as folder:
         path = os.path.join(folder, "model.onnx")
         with open(path, "wb") as file:
             file.writelines(lean(graph, large).chunks())

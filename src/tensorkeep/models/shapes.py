@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 
 from tensorkeep.errors import ArgumentError
 from tensorkeep.graph.schema import MODEL
@@ -11,6 +10,7 @@ from tensorkeep.message import Message
 from tensorkeep.models.apart import ask
 from tensorkeep.models.lean import lean
 from tensorkeep.models.opening import Model, graph_of, open_model
+from tensorkeep.models.scratch import scratch_folder
 from tensorkeep.state import State
 
 
@@ -48,7 +48,7 @@ def run_inference(bare: Message) -> Message:
         ArgumentError: onnx refuses it.
         MissingDependencyError: the onnx package is not installed.
     """
-    with tempfile.TemporaryDirectory(prefix="tensorkeep-") as folder:
+    with scratch_folder() as folder:
         write(bare, folder, "model")
         said = ask(folder, ["infer model"])["infer model"]
         if not said.problem:

@@ -123,6 +123,23 @@ def test_function_that_has_to_change_is_converted() -> None:
     np.testing.assert_array_equal(run(changed, given)[0], run(state_of(proto), given)[0])
 
 
+def test_function_that_stays_as_it_is_has_the_version_of_the_model() -> None:
+    body = [
+        helper.make_node("Constant", [], ["two"], value_float=2.0),
+        helper.make_node("Mul", ["v", "two"], ["out"]),
+    ]
+    imports = [helper.make_opsetid("", 17)]
+    function = helper.make_function("my", "Twice", ["v"], ["out"], body, imports, [])
+    nodes = [helper.make_node("Twice", ["x"], ["y"], domain="my")]
+    graph = helper.make_graph(nodes, "g", [info("x", 2, 3)], [info("y", 2, 3)])
+    sets = [*imports, helper.make_opsetid("my", 1)]
+    proto = helper.make_model(graph, opset_imports=sets, functions=[function], ir_version=8)
+    changed = onnx.load_from_string(encoded(convert_opset(state_of(proto), 21)))
+    onnx.checker.check_model(changed, full_check=True)
+    assert changed.functions[0].opset_import[0].version == 21
+    assert changed.functions[0].node == function.node
+
+
 def test_large_tensors_are_not_handed_over(tmp_path: Path) -> None:
     path = tmp_path / "big.onnx"
     nodes = [

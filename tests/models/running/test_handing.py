@@ -206,7 +206,7 @@ def test_files_that_are_missing_or_too_short(tmp_path: Path) -> None:
     weight = tensor("w", W)
     _put_outside(weight, "w.bin")
     path = save(_add(weight), tmp_path / "m.onnx")
-    with pytest.raises(MissingError, match=r"w: there is no such file"):
+    with pytest.raises(MissingError, match=r"w: is in 'w.bin': there is no such file"):
         run(path, X)
     (tmp_path / "w.bin").write_bytes(W.tobytes()[:-1])
     with pytest.raises(CorruptError, match="cut short"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -11,12 +12,14 @@ from tensorkeep.graph import Graph, Place
 from tensorkeep.graph.walking import ATTRIBUTE, graphs_within
 from tensorkeep.message import Message
 from tensorkeep.models.editing.draft import Draft, counted, edited
+from tensorkeep.models.editing.reshapes import misfits
 from tensorkeep.models.editing.scopes import fresh, initialized, names_anywhere, used_by
 from tensorkeep.models.editing.value_types import axes, check_sound, declared, inferred, int64s
 from tensorkeep.models.opening import Model
 from tensorkeep.state import State
 
 Size = int | str
+_NAME = re.compile(r"(?!-?\d+$)\S(.*\S)?")  # what is no number that went astray
 _TRIAL = 1_000_003  # the size, which no other axis has, while it is followed through the graph
 _TARGETS = {"Reshape": 1, "Expand": 1, "Resize": 3}  # which input is a shape
 
@@ -43,7 +46,8 @@ def batch(model: Model, size: Size, *, axis: int = 0, partial: bool = False) -> 
 
 def apply(draft: Draft, size: Size, *, axis: int = 0, partial: bool = False) -> None:
     """Change the batch of a draft."""
-    known = (type(size) is int and 0 < size < 1 << 31) or (type(size) is str and bool(size))
+    known = type(size) is int and 0 < size < 1 << 31
+    known = known or (type(size) is str and bool(_NAME.fullmatch(size)))
     if not known:
         raise ArgumentError(f"the batch cannot be {size!r}", cure='Give a size, or a name as "N".')
     if type(axis) is not int or axis < 0:
@@ -53,6 +57,7 @@ def apply(draft: Draft, size: Size, *, axis: int = 0, partial: bool = False) -> 
     work.patch_shapes(rows)
     work.write(rows)
     work.verify()
+    work.settle()
     if work.problems and not partial:
         raise UnsupportedError(
             f"the batch cannot be changed everywhere: {'; '.join(work.problems)}",
@@ -69,13 +74,20 @@ def apply(draft: Draft, size: Size, *, axis: int = 0, partial: bool = False) -> 
 class _Batch:
     def __init__(self, draft: Draft, size: Size, axis: int) -> None:
         self.draft = draft
-        self.size = size
+        self.wanted = size
         self.axis = axis
         self.old: Size | None = None
         self.problems: list[str] = []
         self.patched = 0
         self.can_infer = True
-        self.sizes: Mapping[str, Size | None] | None = None  # of the axis, by value
+        self.followed: Message | None = None  # the graph with the sizes of a trial
+        self.sizes: Mapping[str, list[Size | None]] | None = None  # in it, by value
+        self.literals: list[Message] = []  # constant shapes with the size itself in them
+
+    @property
+    def size(self) -> Size:
+        """What is written for now: a size that nothing can have by chance, until `settle`."""
+        return _TRIAL if isinstance(self.old, int) else self.wanted
 
     def inputs(self) -> list[Message]:
         """Give the inputs that have a batch, and learn its size."""
@@ -103,8 +115,8 @@ class _Batch:
             )
         return found
 
-    def carriers(self, rows: list[Message]) -> Mapping[str, Size | None] | None:
-        """Follow the batch through the graph: the size of the axis by value, where it is known.
+    def carriers(self, rows: list[Message]) -> Mapping[str, list[Size | None]] | None:
+        """Follow the batch through the graph: the sizes of all axes by value, where known.
 
         None where the types cannot be inferred.
         """
@@ -124,16 +136,17 @@ class _Batch:
                 dim.drop("dim_param")
         self._loosen_subgraphs(graph)
         try:
-            found = declared(inferred(trial).graph)
+            self.followed = inferred(trial).graph
         except TensorKeepError:  # onnx is missing, or refuses the model
             self.can_infer = False
             return None
-        sizes: dict[str, Size | None] = {}
-        for name, row in found.items():
-            dims = axes(row)
-            if dims is not None and len(dims) > self.axis:
-                sizes[name] = _size_of(dims[self.axis])
-        return sizes
+        found = {name: axes(row) for name, row in declared(self.followed).items()}
+        return {n: [_size_of(dim) for dim in dims] for n, dims in found.items() if dims is not None}
+
+    def _batch_of(self, name: str) -> Size | None:
+        """Give the size of the axis that a value has in a trial."""
+        sizes = (self.sizes or {}).get(name, [])
+        return sizes[self.axis] if len(sizes) > self.axis else None
 
     def patch_shapes(self, rows: list[Message]) -> None:
         """Take the old size out of constant shapes of what has the batch."""
@@ -142,7 +155,6 @@ class _Batch:
             return
         done: set[int] = set()
         while True:
-            sizes = self.sizes
             before = len(done)
             for place, node in enumerate(self.draft.main.node):
                 if (
@@ -151,19 +163,18 @@ class _Batch:
                     or node.domain not in ("", "ai.onnx")
                 ):
                     continue
-                if node.input and self._has_batch(node.input[0], sizes) and self._patch(node):
+                if node.input and self._has_batch(node.input[0]) and self._patch(node):
                     done.add(place)
             if len(done) == before:
                 return
             self.patched = len(done)
-            if sizes is None:
+            if self.sizes is None:
                 return
             self.sizes = self.carriers(rows)
 
-    def _has_batch(self, name: str, sizes: Mapping[str, Size | None] | None) -> bool:
-        if sizes is not None and sizes.get(name) is not None:
-            return sizes[name] == _TRIAL
-        return self._declares(name)
+    def _has_batch(self, name: str) -> bool:
+        size = self._batch_of(name)
+        return self._declares(name) if size is None else size == _TRIAL
 
     def _declares(self, name: str) -> bool:
         rows = declared(self.draft.main)
@@ -187,8 +198,8 @@ class _Batch:
             new = 1
         elif node.op_type == "Reshape" and not keeps:
             new = 0  # the size that the input has
-        elif isinstance(self.size, int):
-            new = self.size
+        elif isinstance(self.wanted, int):
+            new = _TRIAL
         else:
             self.problems.append(f"the shape {name} of a {node.op_type} holds {self.old}")
             return False
@@ -222,10 +233,11 @@ class _Batch:
         for field in ("int64_data", "external_data", "data_location"):
             message.drop(field)
         message.raw_data = int64s(values)
+        if _TRIAL in values:
+            self.literals.append(message)
 
     def write(self, rows: list[Message]) -> None:
         """Write the size into all types that have the batch."""
-        sizes = self.sizes
         names = {row.name for row in rows}
         for row in self._typed_rows():
             dims = axes(row)
@@ -233,14 +245,13 @@ class _Batch:
                 for dim in dims or ():
                     if _size_of(dim) == self.old:
                         _set(dim, self.size)
+            self._write_multiples(row.name, dims or [])
             if dims is None or len(dims) <= self.axis:
                 continue
-            now = _size_of(dims[self.axis])
-            carries = sizes is not None and sizes.get(row.name) == _TRIAL
-            if row.name in names or carries:
+            now, fixed = _size_of(dims[self.axis]), self._batch_of(row.name)
+            if row.name in names or fixed == _TRIAL:
                 _set(dims[self.axis], self.size)
             elif now is not None and now == self.old:
-                fixed = sizes.get(row.name) if sizes is not None else None
                 if isinstance(fixed, int):
                     if any(row.name == output.name for output in self.draft.main.output):
                         self.problems.append(
@@ -249,6 +260,14 @@ class _Batch:
                 else:
                     _set(dims[self.axis], self.size)
         self._loosen_subgraphs(self.draft.main)
+
+    def _write_multiples(self, name: str, dims: list[Message]) -> None:
+        """Have a type say what became of the batch on other axes, or with them in one."""
+        sizes = (self.sizes or {}).get(name, [])
+        if isinstance(self.old, int) and len(sizes) == len(dims):
+            for dim, size in zip(dims, sizes, strict=True):
+                if isinstance(size, int) and size and size % _TRIAL == 0 and "dim_value" in dim:
+                    _set(dim, size)
 
     def _typed_rows(self) -> Iterator[Message]:
         graph = self.draft.main
@@ -273,10 +292,31 @@ class _Batch:
 
     def verify(self) -> None:
         """Have ONNX infer all shapes, where it is there, and note what contradicts them."""
+        if isinstance(self.old, int) and self.followed is not None:
+            bound = f"fits a batch of {self.old} alone"
+            self.problems += [f"{row} {bound}" for row in misfits(self.followed, _TRIAL)]
         try:
             check_sound(self.draft)
         except UnsupportedError as error:
-            self.problems.append(error.problem)
+            self.problems.append(error.problem.replace(str(_TRIAL), str(self.wanted)))
+
+    def settle(self) -> None:
+        """Write the size that is wanted in the place of the one that was tried."""
+        for graph in graphs_within(self.draft.main):
+            for row in (*graph.input, *graph.value_info, *graph.output):
+                for dim in axes(row) or ():
+                    times, rest = divmod(dim.dim_value, _TRIAL)
+                    if not times or rest:
+                        continue
+                    if isinstance(self.wanted, int):
+                        dim.dim_value = times * self.wanted
+                    elif times == 1:
+                        _set(dim, self.wanted)
+                    else:
+                        dim.drop("dim_value")
+        for message in self.literals:
+            values = np.frombuffer(message.raw_data, "<i8").tolist()
+            message.raw_data = int64s(self.wanted if n == _TRIAL else n for n in values)  # type: ignore[misc]
 
 
 def _size_of(dim: Message) -> Size | None:

@@ -10,9 +10,8 @@ the weights; protobuf reads none of 2 GiB.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from tensorkeep.errors import UnsupportedError
 from tensorkeep.formats.onnx.building import build
 from tensorkeep.graph import NUMBERS, Graph, Place, fill_tensor, set_external
 from tensorkeep.graph.schema import EXTERNAL
+from tensorkeep.models.scratch import scratch_folder
 from tensorkeep.source import file_place
 from tensorkeep.state import State
 from tensorkeep.tensor import Tensor
@@ -75,13 +75,9 @@ def hand_over(
             within.append((place, tensor))
             if place.message.data_location == EXTERNAL:
                 fill_tensor(place.message, tensor)
-    with (
-        tempfile.NamedTemporaryFile(prefix="tensorkeep-")
-        if _over(graph, most)
-        else _nothing() as file
-    ):
-        if file is not None:
-            _spill(within, file, graph, most)
+    with scratch_folder() if _over(graph, most) else nullcontext() as folder:
+        if folder is not None:
+            _spill(within, os.path.join(folder, "weights"), graph, most)
         yield Handed(b"".join(graph.model.chunks()), arrays)
 
 
@@ -89,26 +85,21 @@ def _over(graph: Graph, most: int) -> int:
     return max(0, graph.model.size() - most)
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield None
-
-
-def _spill(within: list[tuple[Place, Tensor]], file: Any, graph: Graph, most: int) -> None:
+def _spill(within: list[tuple[Place, Tensor]], path: str, graph: Graph, most: int) -> None:
     """Write the largest tensors that are in the message to a file, as far as that is needed."""
     within.sort(key=lambda pair: -pair[1].nbytes)
     over = _over(graph, most)
     at = 0
-    for place, tensor in within:
-        if over <= 0:
-            break
-        for piece in tensor.pieces():
-            file.write(piece)
-        set_external(place.message, os.path.realpath(file.name).lstrip("/"), at, tensor.nbytes)
-        over -= tensor.nbytes - 1024
-        at += tensor.nbytes
-        at += file.write(bytes(-at % 64))
-    file.flush()
+    with open(path, "wb") as file:
+        for place, tensor in within:
+            if over <= 0:
+                break
+            for piece in tensor.pieces():
+                file.write(piece)
+            set_external(place.message, os.path.realpath(path).lstrip("/"), at, tensor.nbytes)
+            over -= tensor.nbytes - 1024
+            at += tensor.nbytes
+            at += file.write(bytes(-at % 64))
     if _over(graph, most):
         raise UnsupportedError(
             f"would be a message of {graph.model.size():,} bytes without its large tensors, of "
