@@ -67,11 +67,15 @@ def table() -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 
 
+def _named(format: Format) -> str:
+    return "any name" if format.name == "onnx-tensor" else "a folder"
+
+
 def row(format: Format) -> list[str]:
     """Give the cells of one format."""
     return [
         f"`{format.name}`",
-        " ".join(f"`{suffix}`" for suffix in format.suffixes) or ("any name" if format.name == "onnx-tensor" else "a folder"),
+        " ".join(f"`{suffix}`" for suffix in format.suffixes) or _named(format),
         f"`[{format.extra}]`" if format.extra else NO,
         YES if format.encode else f"no; by {format.written_by}",
         YES if format.lazy else NO,

@@ -13,6 +13,7 @@ from tests.models.editing.networks import run as run_model
 import tensorkeep as tk
 from tensorkeep.cli import _guarded
 from tensorkeep.cli.edit import edit
+from tensorkeep.models.opening import graph_of
 
 
 @pytest.fixture
@@ -118,5 +119,5 @@ def test_text_forms_are_written(run: Run, path: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.pbtxt"
     assert run(path, out, "--rename", "y=probabilities").code == 0
     with tk.open(out) as state:
-        assert [v.name for v in state.graph.outputs] == ["probabilities"]
+        assert [v.name for v in graph_of(state).outputs] == ["probabilities"]
         assert len(encoded(state)) > 1000

@@ -99,4 +99,3 @@ def _options(
     ] = False,
 ) -> None:
     pass
-

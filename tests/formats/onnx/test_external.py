@@ -229,7 +229,9 @@ def test_a_missing_file_is_told_when_its_tensor_is_read(plain: Path, tmp_path: P
         assert state.remarks["w"] == "in m.onnx.data, which is missing"
         assert state["w"].shape == (1000,)
         assert state["tiny"].numpy().tolist() == [4, 5]
-        with pytest.raises(MissingError, match=r"m.onnx: w: is in 'm.onnx.data': there is no such file"):
+        with pytest.raises(
+            MissingError, match=r"m.onnx: w: is in 'm.onnx.data': there is no such file"
+        ):
             state["w"].numpy()
         with pytest.raises(MissingError, match="no such file"):
             tk.save(state, tmp_path / "other.onnx")

@@ -209,7 +209,7 @@ def probe(*, training: bool = True) -> bytes:
     if training:
         _training(model)
     _say(model, "model")
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def _scale(name: str, value: float = 0.5) -> TensorProto:

@@ -21,6 +21,7 @@ from tests.models.editing.probe import probe
 from tensorkeep import dtypes
 from tensorkeep.errors import ArgumentError, LossError, UnsupportedError
 from tensorkeep.models.editing import cast, rename, strip
+from tensorkeep.models.opening import graph_of
 
 
 def test_weights_keep_their_names_and_are_half_as_large() -> None:
@@ -42,14 +43,14 @@ def test_back_is_exact_but_for_the_values() -> None:
         assert encoded(cast(cast(back, "bfloat16"), "float16"))  # one after the other
         again = cast(cast(back, "float16", threshold=1), "float32")
         assert encoded(again) == encoded(back)
-        assert back.graph.model.graph.node == state.graph.model.graph.node
+        assert graph_of(back).model.graph.node == graph_of(state).model.graph.node
         for name, tensor in back.items():
             np.testing.assert_array_equal(tensor.numpy(), rounded[name])
 
 
 def test_branches_use_the_cast_back_weights() -> None:
     half = cast(state_of(attention()), "float16", threshold=1)
-    branches = [row.g.node[0].input for row in half.graph.model.graph.node[-2].attribute]
+    branches = [row.g.node[0].input for row in graph_of(half).model.graph.node[-2].attribute]
     assert branches == [["a", "bias.float32"]] * 2
 
 
@@ -72,7 +73,7 @@ def test_models_that_list_tensors_as_inputs() -> None:
     made = proto_of(half)
     assert made.graph.input[1].type.tensor_type.elem_type == TensorProto.FLOAT16
     back = cast(half, "float32")
-    assert back.graph.model.graph.input == state_of(proto).graph.model.graph.input
+    assert graph_of(back).model.graph.input == graph_of(state_of(proto)).model.graph.input
 
 
 def test_stripped_weights_are_cast_by_type() -> None:
@@ -85,9 +86,13 @@ def test_compute_keeps_what_has_no_such_type() -> None:
     state, given = state_of(convolutional()), GIVEN["convolutional"]
     half = cast(state, "float16", compute=True)
     assert half["scales"].dtype is dtypes.FLOAT32  # Resize takes no other
-    assert [str(v.dtype) for v in (*half.graph.inputs, *half.graph.outputs)] == ["float32"] * 2
+    assert [str(v.dtype) for v in (*graph_of(half).inputs, *graph_of(half).outputs)] == [
+        "float32"
+    ] * 2
     inside = cast(state, "float16", compute=True, keep_io=False)
-    assert [str(v.dtype) for v in (*inside.graph.inputs, *inside.graph.outputs)] == ["float16"] * 2
+    assert [str(v.dtype) for v in (*graph_of(inside).inputs, *graph_of(inside).outputs)] == [
+        "float16"
+    ] * 2
     found = run(inside, {"x": given["x"].astype("f2")})[0]
     np.testing.assert_allclose(found, run(state, given)[0], atol=1e-2)
 
@@ -111,7 +116,9 @@ def test_compute_casts_around_operators() -> None:
     half = cast(state, "float16", compute=True)
     proto_of(half)
     np.testing.assert_allclose(run(half, given)[0], run(state, given)[0], rtol=1e-2, atol=1e-1)
-    casts = [n.name for n in half.graph.model.graph.node if n.name.startswith("tensorkeep.compute")]
+    casts = [
+        n.name for n in graph_of(half).model.graph.node if n.name.startswith("tensorkeep.compute")
+    ]
     assert "tensorkeep.compute:range" in casts  # Range has no float16
     back = cast(half, "float32", compute=True)
     proto_of(back)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -18,6 +20,7 @@ from tests.models.editing.probe import features, probe
 
 from tensorkeep.errors import ArgumentError, LossError, MissingError
 from tensorkeep.models.editing import cut, expose
+from tensorkeep.models.opening import graph_of
 
 
 def test_parts_compute_what_the_whole_does() -> None:
@@ -67,7 +70,7 @@ def test_annotations_keep_what_they_name() -> None:
 def test_output_that_lies_inside_keeps_its_type() -> None:
     state = expose(state_of(convolutional()), "r")
     part = cut(state, outputs=["y"])
-    assert "r" in [row.name for row in part.graph.model.graph.value_info]
+    assert "r" in [row.name for row in graph_of(part).model.graph.value_info]
 
 
 def test_node_that_gives_an_input_beside_what_is_needed() -> None:
@@ -95,7 +98,7 @@ def test_node_that_gives_an_input_beside_what_is_needed() -> None:
         ({"outputs": ["r", "r"]}, ArgumentError, "named twice"),
     ],
 )
-def test_refusals(options: dict[str, list[str]], error: type[Exception], text: str) -> None:
+def test_refusals(options: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         cut(state_of(convolutional()), **options)
 
@@ -115,7 +118,7 @@ def test_training_that_needs_more_is_no_silent_loss() -> None:
     state = state_of(probe())
     with pytest.raises(LossError, match="training_info 0 needs w"):
         cut(state, inputs=["e", "x", "c"])
-    assert not cut(state, inputs=["e", "x", "c"], lossy=True).graph.model.training_info
+    assert not graph_of(cut(state, inputs=["e", "x", "c"], lossy=True)).model.training_info
 
 
 def test_expose_refusals() -> None:
@@ -126,4 +129,4 @@ def test_expose_refusals() -> None:
     with pytest.raises(MissingError, match="has no value called 'nothing"):
         expose(state, "nothing*")
     exposed = expose(state, ["c", "n*", "r"])
-    assert [v.name for v in exposed.graph.outputs] == ["y", "c", "n", "r"]
+    assert [v.name for v in graph_of(exposed).outputs] == ["y", "c", "n", "r"]

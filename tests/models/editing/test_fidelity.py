@@ -28,6 +28,7 @@ from tensorkeep.models.editing import (
     rename,
     strip,
 )
+from tensorkeep.models.opening import graph_of
 from tensorkeep.state import State
 from tensorkeep.tensor import Tensor
 
@@ -60,6 +61,8 @@ EDITS: dict[str, Callable[[State], State]] = {
 # What an edit is about: the types in graphs, and what they are given to work on.
 ABOUT = {
     "batch": {"attribute graph", "attribute graphs"},
+    "opset up": {"functions"},
+    "opset down": {"functions"},
     "compute": {"attribute graph", "attribute graphs", "then_branch", "else_branch", "overload"},
 }
 
@@ -78,8 +81,8 @@ def before(edit: str) -> dict[str, Any]:
 def after(edit: str) -> dict[str, Any]:
     state = state_of(original(edit))
     result = EDITS[edit](state)
-    assert state.graph.model.encode() == original(edit)  # what is given stays as it was
-    return features(result.graph.model.encode())
+    assert graph_of(state).model.encode() == original(edit)  # what is given stays as it was
+    return features(graph_of(result).model.encode())
 
 
 @pytest.mark.parametrize("edit", EDITS)
@@ -110,5 +113,5 @@ def test_text_keeps_all_but_unknown_fields(tmp_path: Path, ending: str) -> None:
     assert UNKNOWN not in data
     tk.save(state_of(data), target)
     with tk.open(target) as again:
-        found, wanted = features(again.graph.model.encode()), features(data)
+        found, wanted = features(graph_of(again).model.encode()), features(data)
     assert {k: v for k, v in found.items() if v != wanted[k]} == {}

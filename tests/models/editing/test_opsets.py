@@ -23,6 +23,7 @@ from tests.models.editing.networks import (
 import tensorkeep as tk
 from tensorkeep.errors import ArgumentError, UnsupportedError
 from tensorkeep.models.editing import convert_opset
+from tensorkeep.models.opening import graph_of
 
 
 def test_unchanged_nodes_are_the_same_bytes() -> None:
@@ -162,7 +163,7 @@ def test_large_tensors_are_not_handed_over(tmp_path: Path) -> None:
     onnx.checker.check_model(str(path), full_check=True)
     with tk.open(path) as state:
         assert state["w"].nbytes == size
-        assert state.graph.opsets == {"": 18}
+        assert graph_of(state).opsets == {"": 18}
 
 
 def test_reason_of_the_converter_is_told() -> None:

@@ -23,6 +23,7 @@ from tests.models.editing.probe import probe
 import tensorkeep as tk
 from tensorkeep.errors import ArgumentError, MissingError
 from tensorkeep.models.editing import rename
+from tensorkeep.models.opening import graph_of
 
 
 def test_all_that_names_a_value_follows() -> None:
@@ -44,7 +45,7 @@ def test_all_that_names_a_value_follows() -> None:
 
 def test_subgraphs_follow_but_for_their_own_names() -> None:
     renamed = rename(state_of(attention()), {"a": "mixed", "bias": "b"})
-    branches = [row.g for row in renamed.graph.model.graph.node[7].attribute]
+    branches = [row.g for row in graph_of(renamed).model.graph.node[7].attribute]
     assert [list(graph.node[0].input) for graph in branches] == [["mixed", "b"]] * 2
     np.testing.assert_array_equal(
         run(renamed, GIVEN["attention"])[0], run(attention(), GIVEN["attention"])[0]
@@ -62,7 +63,7 @@ def test_shadowed_name_is_another_one() -> None:
     proto = helper.make_model(
         helper.make_graph(nodes, "g", [info("x", 2), info("c", kind=9)], [info("y", 2)])
     )
-    renamed = rename(state_of(proto), {"a": "b"}).graph.model.graph
+    renamed = graph_of(rename(state_of(proto), {"a": "b"})).model.graph
     assert renamed.node[0].output == ["b"]
     assert renamed.node[1].attribute[0].g.node[1].input == ["a"]
 
@@ -81,7 +82,7 @@ def test_patterns_and_swaps() -> None:
 
 def test_nodes() -> None:
     renamed = rename(state_of(convolutional()), {"node:conv": "first"}, nodes={"f*": "last.*"})
-    names = [node.name for node in renamed.graph.model.graph.node]
+    names = [node.name for node in graph_of(renamed).model.graph.node]
     assert names[0] == "first"
     assert names[5:7] == ["last.latten", "last.c"]
 

@@ -124,7 +124,8 @@ def test_odd_sizes(size: Any) -> None:
 
 
 def test_a_size_of_numpy() -> None:
-    assert run(_open(linear()), X, batch_size=np.int64(4))["y"].shape == (10, 4)
+    size: Any = np.int64(4)
+    assert run(_open(linear()), X, batch_size=size)["y"].shape == (10, 4)
 
 
 def test_nothing_to_split() -> None:

@@ -11,8 +11,8 @@ from tensorkeep.errors import ArgumentError, TensorKeepError, UnsupportedError
 from tensorkeep.graph import Graph, Place
 from tensorkeep.graph.walking import ATTRIBUTE, graphs_within
 from tensorkeep.message import Message
+from tensorkeep.models.editing.batch_holders import misfits
 from tensorkeep.models.editing.draft import Draft, counted, edited
-from tensorkeep.models.editing.reshapes import misfits
 from tensorkeep.models.editing.scopes import fresh, initialized, names_anywhere, used_by
 from tensorkeep.models.editing.value_types import axes, check_sound, declared, inferred, int64s
 from tensorkeep.models.opening import Model

@@ -46,7 +46,7 @@ class Plan(NamedTuple):
         return np.concatenate([array, np.repeat(array[-1:], self.size - (stop - start), axis=0)])
 
 
-def plan(fed: Sequence[Fed], batch_size: int) -> Plan:
+def plan(fed: Sequence[Fed], batch_size: Any) -> Plan:
     """Say how to cut inputs along the axis that the model calls alike in all of them.
 
     Inputs whose first axis the model fixes, or calls otherwise, are given whole to each piece.

@@ -54,7 +54,7 @@ def _leave_the_range(
     narrow = out.real.astype(np.float64)
     lost = (np.isfinite(wide) != np.isfinite(narrow)) | (np.isnan(wide) != np.isnan(narrow))
     if to.packed:  # which have no infinity: what is beyond the largest becomes that
-        lost |= np.abs(wide) > float(ml_dtypes.finfo(to.numpy).max)
+        lost |= np.abs(wide) > float(ml_dtypes.finfo(to.numpy).max)  # type: ignore[no-untyped-call]
     return np.asarray(lost)
 
 
