@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 import tensorkeep as tk
-from tensorkeep.models import building as build
-from tensorkeep.models.describing import metadata
-from tensorkeep.models.running import run
+from tensorkeep import models
 
 
 def weights() -> dict[str, Any]:
@@ -32,27 +30,27 @@ def weights() -> dict[str, Any]:
 
 
 def lenet(arrays: dict[str, Any]) -> tk.State:
-    own = {name: build.initializer(array, name) for name, array in arrays.items()}
+    own = {name: models.initializer(array, name) for name, array in arrays.items()}
 
-    def layer(op_type: str, x: build.Symbol, name: str, **attributes: Any) -> build.Symbol:
-        y = build.node(
+    def layer(op_type: str, x: models.Symbol, name: str, **attributes: Any) -> models.Symbol:
+        y = models.node(
             op_type, x, own[f"{name}.weight"], own[f"{name}.bias"], name=name, **attributes
         )
-        return build.node("Relu", y)
+        return models.node("Relu", y)
 
-    def pool(x: build.Symbol) -> build.Symbol:
-        return build.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    def pool(x: models.Symbol) -> models.Symbol:
+        return models.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
 
-    image = build.input("image", "float32", ["N", 1, 28, 28])
+    image = models.input("image", "float32", ["N", 1, 28, 28])
     x = pool(layer("Conv", image, "conv1", pads=[2, 2, 2, 2]))
     x = pool(layer("Conv", x, "conv2"))
-    x = build.node("Flatten", x)
+    x = models.node("Flatten", x)
     x = layer("Gemm", x, "fc1", transB=1)
     x = layer("Gemm", x, "fc2", transB=1)
-    x = build.node("Gemm", x, own["fc3.weight"], own["fc3.bias"], name="fc3", transB=1)
+    x = models.node("Gemm", x, own["fc3.weight"], own["fc3.bias"], name="fc3", transB=1)
     facts: dict[str, Any] = {"author": "the examples", "version": 1, "training.epochs": 0}
-    return build.model(
-        {"probabilities": build.node("Softmax", x, axis=1)}, name="lenet", metadata=facts
+    return models.model(
+        {"probabilities": models.node("Softmax", x, axis=1)}, name="lenet", metadata=facts
     )
 
 
@@ -82,9 +80,9 @@ def main() -> None:
         tk.save(lenet(arrays), file, durable=False)
         with tk.open(file) as state:
             print(state.graph)
-            facts = metadata(state)
+            facts = models.metadata(state)
             print(f"{facts['name']} by {facts['author']}, opset {facts['opset']}")
-        found = run(file, {"image": images})["probabilities"]
+        found = models.run(file, {"image": images})["probabilities"]
     print(f"the same numbers as NumPy: {np.allclose(found, by_numpy(arrays, images), atol=1e-5)}")
 
 

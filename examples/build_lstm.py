@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorkeep as tk
-from tensorkeep.models import building as build
-from tensorkeep.models.running import run
+from tensorkeep import models
 
 STEPS, BATCH, WIDTH, HIDDEN = 7, 3, 4, 5
 
@@ -20,34 +19,34 @@ def weights() -> dict[str, Any]:
 
 
 def by_operator(arrays: dict[str, Any]) -> tk.State:
-    x = build.input("x", "float32", [STEPS, "N", WIDTH])
+    x = models.input("x", "float32", [STEPS, "N", WIDTH])
     bias = np.concatenate([arrays["B"], np.zeros_like(arrays["B"])])  # of the input, of the state
-    all_steps, last = build.node(
+    all_steps, last = models.node(
         "LSTM", x, arrays["W"][None], arrays["R"][None], bias[None], hidden_size=HIDDEN, outputs=2
     )
-    steps = build.node("Squeeze", all_steps, [1])  # there is one direction
-    return build.model({"steps": steps, "last": build.node("Squeeze", last, [0])}, name="lstm")
+    steps = models.node("Squeeze", all_steps, [1])  # there is one direction
+    return models.model({"steps": steps, "last": models.node("Squeeze", last, [0])}, name="lstm")
 
 
 def by_scan(arrays: dict[str, Any]) -> tk.State:
-    h = build.input("h", "float32", ["N", HIDDEN])
-    c = build.input("c", "float32", ["N", HIDDEN])
-    now = build.input("now", "float32", ["N", WIDTH])
+    h = models.input("h", "float32", ["N", HIDDEN])
+    c = models.input("c", "float32", ["N", HIDDEN])
+    now = models.input("now", "float32", ["N", WIDTH])
     gates = now @ arrays["W"].T + h @ arrays["R"].T + arrays["B"]
-    i, o, f, new = build.node("Split", gates, outputs=4, axis=1)
-    next_c = build.node("Sigmoid", f) * c + build.node("Sigmoid", i) * build.node("Tanh", new)
-    next_h = build.node("Sigmoid", o) * build.node("Tanh", next_c)
-    step = build.body([h, c, now], [next_h, next_c, next_h])
+    i, o, f, new = models.node("Split", gates, outputs=4, axis=1)
+    next_c = models.node("Sigmoid", f) * c + models.node("Sigmoid", i) * models.node("Tanh", new)
+    next_h = models.node("Sigmoid", o) * models.node("Tanh", next_c)
+    step = models.body([h, c, now], [next_h, next_c, next_h])
 
-    x = build.input("x", "float32", [STEPS, "N", WIDTH])
-    rows = build.node("Gather", build.node("Shape", x), [1])
-    start = build.node("Expand", 0.0, build.node("Concat", rows, [HIDDEN], axis=0))
-    last, _, steps = build.node("Scan", start, start, x, outputs=3, body=step, num_scan_inputs=1)
+    x = models.input("x", "float32", [STEPS, "N", WIDTH])
+    rows = models.node("Gather", models.node("Shape", x), [1])
+    start = models.node("Expand", 0.0, models.node("Concat", rows, [HIDDEN], axis=0))
+    last, _, steps = models.node("Scan", start, start, x, outputs=3, body=step, num_scan_inputs=1)
     outputs = {
         "steps": steps.typed("float32", [STEPS, "N", HIDDEN]),
         "last": last.typed("float32", ["N", HIDDEN]),
     }
-    return build.model(outputs, name="lstm")
+    return models.model(outputs, name="lstm")
 
 
 def by_numpy(arrays: dict[str, Any], x: Any) -> Any:
@@ -70,7 +69,7 @@ def main() -> None:
     x = np.random.default_rng(1).standard_normal((STEPS, BATCH, WIDTH)).astype("float32")
     expected = by_numpy(arrays, x)
     for name, built in (("operator", by_operator(arrays)), ("scan", by_scan(arrays))):
-        found = run(built, {"x": x})
+        found = models.run(built, {"x": x})
         print(f"{name}: {built.graph}")
         same = np.allclose(found["steps"], expected, atol=1e-5)
         same &= np.allclose(found["last"], expected[-1], atol=1e-5)

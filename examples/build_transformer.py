@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 import tensorkeep as tk
-from tensorkeep.models import building as build
-from tensorkeep.models.running import run
+from tensorkeep import models
 
 WIDTH, HEADS, INNER = 16, 4, 32
 
@@ -33,29 +32,29 @@ def weights() -> dict[str, Any]:
     }
 
 
-def gelu() -> build.Function:
-    x = build.input("x", "float32")
-    return build.function("Gelu", [x], [x * (build.node("Erf", x / math.sqrt(2)) + 1.0) * 0.5])
+def gelu() -> models.Function:
+    x = models.input("x", "float32")
+    return models.function("Gelu", [x], [x * (models.node("Erf", x / math.sqrt(2)) + 1.0) * 0.5])
 
 
 def block(arrays: dict[str, Any]) -> tk.State:
-    own = {name: build.initializer(array, name) for name, array in arrays.items()}
+    own = {name: models.initializer(array, name) for name, array in arrays.items()}
 
-    def norm(x: build.Symbol, name: str) -> build.Symbol:
-        return build.node("LayerNormalization", x, own[f"{name}.scale"], own[f"{name}.bias"])
+    def norm(x: models.Symbol, name: str) -> models.Symbol:
+        return models.node("LayerNormalization", x, own[f"{name}.scale"], own[f"{name}.bias"])
 
-    def by_head(x: build.Symbol, perm: list[int]) -> build.Symbol:
-        parts = build.node("Reshape", x, [0, 0, HEADS, WIDTH // HEADS])
-        return build.node("Transpose", parts, perm=perm)
+    def by_head(x: models.Symbol, perm: list[int]) -> models.Symbol:
+        parts = models.node("Reshape", x, [0, 0, HEADS, WIDTH // HEADS])
+        return models.node("Transpose", parts, perm=perm)
 
-    x = build.input("x", "float32", ["N", "T", WIDTH])
-    q, k, v = build.node("Split", norm(x, "norm1") @ own["qkv"], outputs=3, axis=2)
+    x = models.input("x", "float32", ["N", "T", WIDTH])
+    q, k, v = models.node("Split", norm(x, "norm1") @ own["qkv"], outputs=3, axis=2)
     scores = by_head(q, [0, 2, 1, 3]) @ by_head(k, [0, 2, 3, 1]) / math.sqrt(WIDTH // HEADS)
-    mixed = build.node("Softmax", scores, axis=-1) @ by_head(v, [0, 2, 1, 3])
-    joined = build.node("Transpose", mixed, perm=[0, 2, 1, 3])
-    x = x + build.node("Reshape", joined, [0, 0, WIDTH]) @ own["out"]
+    mixed = models.node("Softmax", scores, axis=-1) @ by_head(v, [0, 2, 1, 3])
+    joined = models.node("Transpose", mixed, perm=[0, 2, 1, 3])
+    x = x + models.node("Reshape", joined, [0, 0, WIDTH]) @ own["out"]
     x = x + gelu()(norm(x, "norm2") @ own["up"]) @ own["down"]
-    return build.model({"y": x.typed("float32", ["N", "T", WIDTH])}, name="block")
+    return models.model({"y": x.typed("float32", ["N", "T", WIDTH])}, name="block")
 
 
 def by_numpy(arrays: dict[str, Any], x: Any) -> Any:
@@ -84,7 +83,7 @@ def main() -> None:
             assert state.graph is not None
             print(state.graph)
             print(f"opset {state.graph.opsets['']}, for LayerNormalization")
-        found = run(file, x)["y"]
+        found = models.run(file, x)["y"]
     print(f"the same numbers as NumPy: {np.allclose(found, by_numpy(arrays, x), atol=1e-4)}")
 
 

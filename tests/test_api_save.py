@@ -19,6 +19,7 @@ import pytest
 
 import tensorkeep as tk
 from tensorkeep import errors, testing
+from tensorkeep.store import Location
 from tensorkeep.stores.file import FileStore
 from tensorkeep.stores.memory import MemoryStore
 
@@ -389,3 +390,15 @@ def test_metadata_that_is_no_dict(tmp_path: Path) -> None:
     for wrong in wrongs:
         with pytest.raises(errors.UnsupportedError, match="metadata"):
             tk.save({}, tmp_path / "a.safetensors", metadata=wrong)
+
+
+def test_a_location_is_opened_anew_each_time(tmp_path: Path) -> None:
+    for store in (MemoryStore(), FileStore(tmp_path)):
+        place = Location(store, "a.npz")
+        tk.save({"w": np.zeros(3)}, place)
+        before = tk.open(place)
+        tk.save({"w": np.ones(3)}, place)
+        after = tk.open(place)
+        before.close()
+        assert after["w"].numpy().tolist() == [1, 1, 1]
+        after.close()

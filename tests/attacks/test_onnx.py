@@ -97,6 +97,11 @@ ATTACKS: dict[str, tuple[bytes, type[TensorKeepError], str]] = {
         MissingError,
         "there is no key 'none.bin'",
     ),
+    "values in another list": (
+        holding(b"w", sized(7, b"\1\2")),
+        MissingError,
+        "w: has no float_data, but int64_data",
+    ),
     "half a float": (holding(b"w", sized(4, bytes(6))), CorruptError, "float"),
     "text that is short": (holding(b"w", sized(6, b"a"), kind=8), CorruptError, "not 1"),
     "text in a file": (holding(b"w", number(14, 1), kind=8), CorruptError, "is text"),

@@ -90,3 +90,9 @@ def test_names_cannot_steer_the_terminal(run: Run, tmp_path: Path) -> None:
     ran = run("check", tmp_path / "m.onnx", "--quick")
     assert ran.code == 1
     assert is_safe(ran.out)
+
+
+def test_mending_into_what_is_no_model(run: Run, model: Path) -> None:
+    ran = run("check", model, "--quick", "--fix", model.with_name("m.npz"), "--json")
+    assert ran.json["error"]["cure"] == "Give the name of a model, such as mended.onnx."
+    assert not model.with_name("m.npz").exists()

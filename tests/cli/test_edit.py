@@ -121,3 +121,15 @@ def test_text_forms_are_written(run: Run, path: Path, tmp_path: Path) -> None:
     with tk.open(out) as state:
         assert [v.name for v in graph_of(state).outputs] == ["probabilities"]
         assert len(encoded(state)) > 1000
+
+
+def test_weights_are_not_taken_out_into_the_model(run: Run, path: Path, tmp_path: Path) -> None:
+    data = path.read_bytes()
+    for arguments in ((path, "-i"), (path, tmp_path / "new.onnx"), (path, tmp_path / "./m.onnx")):
+        target = arguments[1] if arguments[1] != "-i" else path
+        for strip in {path, target}:
+            ran = run(*arguments, "--strip", strip, "--force")
+            assert ran.code == 2
+            assert "cannot hold both the model and its weights" in ran.err
+    assert path.read_bytes() == data
+    assert [each.name for each in tmp_path.iterdir()] == ["m.onnx"]

@@ -157,6 +157,13 @@ def test_output_that_has_no_room_is_an_error(file: Path) -> None:
     assert ran.stderr == b"error: No space left on device\n"
 
 
+def test_streams_that_the_shell_has_closed(file: Path) -> None:
+    for closed in (">&-", ">&- 2>&-"):
+        command = f'"{sys.executable}" -m tensorkeep ls "{file}" {closed}'
+        ran = subprocess.run(["sh", "-c", command], capture_output=True)
+        assert (ran.returncode, ran.stderr) == (0, b"")
+
+
 def test_an_output_of_few_letters_gets_escapes(tmp_path: Path) -> None:
     tk.save({"重み": np.ones(1)}, tmp_path / "a.npz")
     ran = subprocess.run(

@@ -102,6 +102,7 @@ def test_what_makes_no_sense(run: Run, model: Path) -> None:
         (("set", model, "version=one"), "version is a whole number, not 'one'"),
         (("set", model, "opset=20"), "opset says what the model is, and cannot be set"),
         (("set", model, "--unset", "nothing"), "has no 'nothing' to remove"),
+        (("set", model, "a=1", "a=2"), "'a' is given twice"),
         (("set", model, "a=1", "--unset", "a"), "'a' cannot be set and removed at once"),
         (("get", model.with_name("none.onnx")), "none.onnx"),
     ]:

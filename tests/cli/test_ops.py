@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import typer
 from tests.cli.running import Ran, is_safe
@@ -74,3 +76,8 @@ def test_nothing_found() -> None:
         run("Sofmtax")
     with pytest.raises(MissingError, match="no operators of that domain"):
         run("--domain", "org.example")
+
+
+def test_an_example_as_json() -> None:
+    document = json.loads(run("Gemm", "--example", "--json").out)
+    assert document == {"name": "Gemm", "example": run("Gemm", "--example").out.rstrip("\n")}

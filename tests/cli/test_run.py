@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +177,7 @@ def test_problems(run: Run, path: Path) -> None:
         ("-i", x, "--image", x): "none of them pictures",
         ("-i", x, "--labels", "none.txt"): "there is no such file",
     }
+    cases["-i", x, "--output", path] = "is the model, which the outputs would replace"
     for options, text in cases.items():
         ran = run("run", path, *options)
         assert ran.code == 2
@@ -209,3 +213,38 @@ def test_weights_may_be_inputs(run: Run, tmp_path: Path) -> None:
     assert run("run", path, "-i", z, "--json").json["outputs"]["y"]["values"] == [1, 1]
     ran = run("run", path, "-i", z, "-i", f"w={z}", "--json")
     assert ran.json["outputs"]["y"]["values"] == [0, 0]
+
+
+def test_scores_that_are_none_name_their_output(run: Run, tmp_path: Path) -> None:
+    path = save(one("Identity", ("N", 3)), tmp_path / "m.onnx")
+    tk.save(np.full((1, 3), np.nan, np.float32), tmp_path / "x.npy")
+    ran = run("run", path, "-i", tmp_path / "x.npy", "--topk", "2")
+    assert (ran.code, ran.out) == (2, "")
+    assert "output 'y': the scores are not all finite. Name the output" in ran.err
+
+
+def test_an_interrupt_ends_a_run_that_goes_on(tmp_path: Path) -> None:
+    """ONNX Runtime does not look for it, and this loop takes days."""
+    steps = [helper.make_node("Add", ["a", "a"], ["b"]), helper.make_node("Identity", ["c"], ["d"])]
+    taken = [value("i", (), 7), value("c", (), 9), value("a", (1,))]
+    body = helper.make_graph(steps, "body", taken, [value("d", (), 9), value("b", (1,))])
+    loop = helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)
+    made = model([loop], [value("n", (), 7), value("x", (1,))], [value("y", (1,))])
+    save(made, tmp_path / "m.onnx")
+    tk.save({"n": np.array(10**15), "x": np.ones(1, np.float32)}, tmp_path / "x.npz")
+    command = [sys.executable, "-m", "tensorkeep", "run", "m.onnx", "-i", "x.npz"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+        # A shell's background jobs, and what they start, ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) in (-signal.SIGINT, 130)
+    finally:
+        process.kill()
+        process.wait()

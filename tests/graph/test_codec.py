@@ -232,7 +232,11 @@ BROKEN: dict[str, tuple[dict[str, Any], type[tk.TensorKeepError], str]] = {
         CorruptError,
         "has 3 elements, not 1",
     ),
-    "another list": ({"data_type": 1, "dims": [1], "int32_data": [1]}, MissingError, "no data"),
+    "another list": (
+        {"data_type": 1, "dims": [1], "int32_data": [1]},
+        MissingError,
+        "has no float_data, but int32_data",
+    ),
     "nothing": ({"data_type": 1, "dims": [2**40]}, MissingError, "holds no data"),
     "a huge shape": (
         {"data_type": 1, "dims": [2**40, 2**40]},

@@ -109,6 +109,26 @@ def test_the_state_given_is_not_changed() -> None:
         assert isinstance(state, State)
 
 
+def test_what_training_and_annotations_use_stays(tmp_path: Path) -> None:
+    model = sound()
+    graph = model.graph
+    for name in ("lr", "step", "scale", "dead"):
+        graph.initializer.add(name=name, data_type=1, float_data=[0.5])
+    row = graph.quantization_annotation.add(tensor_name=graph.input[0].name)
+    row.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="scale")
+    training = model.training_info.add()
+    training.initialization_binding.add(key="step", value="zero")
+    nodes = [helper.make_node("Neg", ["lr"], ["lower"])]
+    lower = helper.make_tensor_value_info("lower", 1, [])
+    training.algorithm.CopyFrom(helper.make_graph(nodes, "step", [], [lower]))
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    found = [each.problem for each in check(tmp_path / "model.onnx", official=False)]
+    assert "nothing uses the initializer 'dead'" in found
+    kept, _ = mended(model, tmp_path, unused=True)
+    assert {"lr", "step", "scale"} <= {row.name for row in kept.graph.initializer}
+    assert "dead" not in {row.name for row in kept.graph.initializer}
+
+
 def test_what_is_unused_goes_only_when_asked(tmp_path: Path) -> None:
     model = sound()
     model.graph.initializer.append(helper.make_tensor("spare", 1, [1], [0.0]))

@@ -32,6 +32,9 @@ _CODES = "Exit codes: 0 fine, 1 a difference or damage was found, 2 usage or unr
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; always ends by SystemExit."""
+    for name in ("stdout", "stderr"):  # None where the shell has closed it
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a letter is no error
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")

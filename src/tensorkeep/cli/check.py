@@ -9,10 +9,11 @@ import typer
 
 from tensorkeep import api
 from tensorkeep.cli.terminal import JsonOption, bold, clean, dim, red, say, say_json, several
-from tensorkeep.errors import ArgumentError
+from tensorkeep.errors import ArgumentError, LossError
 from tensorkeep.models.checking import check as check_model
 from tensorkeep.models.checks.findings import Finding
 from tensorkeep.models.fixing import fix
+from tensorkeep.state import State
 
 _SHOWN = 100  # findings, unless asked for all
 
@@ -53,7 +54,7 @@ def check(
             _say_findings(path, found, everything)
         state, mended = fix(path, unused=unused)
         with state:
-            api.save(state, out)
+            _save(state, out)
         found = check_model(out, contents=not quick, official=not quick)
     if as_json:
         say_json(_describe(path, found, out, mended))
@@ -62,6 +63,14 @@ def check(
     else:
         _say_mended(out, mended, found, everything)
     return 1 if any(strict or finding.severity == "error" for finding in found) else 0
+
+
+def _save(state: State, out: str) -> None:
+    try:
+        api.save(state, out)
+    except LossError as error:
+        cure = "Give the name of a model, such as mended.onnx."
+        raise LossError(error.problem, where=error.where, cure=cure) from None
 
 
 def _describe(

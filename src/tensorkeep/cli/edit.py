@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -119,6 +120,11 @@ def edit(
     if (out is None) != in_place:
         raise ArgumentError("say either what to write, or --in-place")
     target = out if out is not None else model
+    if strip is not None and os.path.realpath(strip) in map(os.path.realpath, (model, target)):
+        raise ArgumentError(
+            f"{strip} cannot hold both the model and its weights",
+            cure="Give --strip the name of another file.",
+        )
     for path in (None if in_place else target, strip):
         if path is not None and not force:
             refuse_existing(locate(path))

@@ -33,14 +33,16 @@ def ops(
     With --json: {"count", "operators": [{"name", "domain", "kind", "versions", "deprecated",
     "lowest_opset", "caffe2": [], "nnef": []}]}; one operator has beside these {"what", "function",
     "inputs": [{"name", "type", "kind"}], "outputs", "attributes": [{"name", "type", "required",
-    "default"}], "types": {}, "caffe2_note", "nnef_note", "relatives": [], "remark", "example"}.
+    "default"}], "types": {}, "caffe2_note", "nnef_note", "relatives": [], "remark", "example"};
+    with --example {"name", "example"}.
     """
     found = find(word or "", domain)
     exact = [each for each in found if each.name == word]
     if text or (word and not found):
         exact = [operator(word or "", domain)]
     if text:
-        say(example(exact[0].name))
+        shown = example(exact[0].name)
+        say_json({"name": exact[0].name, "example": shown}) if as_json else say(shown)
     elif exact:
         say_json(_describe(exact[0])) if as_json else _show(exact[0])
     elif as_json:

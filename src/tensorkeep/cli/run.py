@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from tensorkeep.tensor import Tensor
 _VALUES = 8  # of each output that are shown
 _CLASSES = 5
 _ROWS = 20
+_ONLY = "Name the output with scores by --only."
 
 
 def run(
@@ -136,7 +140,8 @@ def run(
                 parts, only, batch_size=batch, cast=cast, check=not unchecked, progress=shown
             )
 
-        results = time_runs(once, times, repeat) if timed else once()
+        with _ended_by_interrupts():
+            results = time_runs(once, times, repeat) if timed else once()
     if output:
         _save(results, output)
     classes = _classes(results, topk, names)
@@ -165,6 +170,21 @@ def run(
     if timed:
         say_times(times)
     return 0
+
+
+@contextmanager
+def _ended_by_interrupts() -> Iterator[None]:
+    """Have Ctrl-C end the process at once; ONNX Runtime would go on until a run is done."""
+    before = signal.getsignal(signal.SIGINT)
+    alone = threading.current_thread() is threading.main_thread()
+    if before is not signal.default_int_handler or not alone:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _add_images(
@@ -233,7 +253,11 @@ def _classes(
     found = {}
     for name, value in results.items():
         if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind not in "OUSb":
-            found[name] = top(value, _CLASSES if topk is None else topk, names)
+            try:
+                found[name] = top(value, _CLASSES if topk is None else topk, names)
+            except ArgumentError as error:
+                where = f"output {name!r}"
+                raise ArgumentError(error.problem, where=where, cure=_ONLY) from None
     if not found:
         raise ArgumentError("no output has scores of classes", cure="Leave --topk out.")
     return found

@@ -83,7 +83,7 @@ def read_tensor(message: Message, where: str, opener: Opener = no_files) -> Tens
         return _read_strings(message, shape, count, where)
     name = field_of(kind)
     if count and name not in message:
-        return Tensor(kind, shape, Absent(kind.nbytes(count), where, _no_data))
+        return Tensor(kind, shape, Absent(kind.nbytes(count), where, _no_values(message, name)))
     found = message.window(name)
     if found and name in ("float_data", "double_data") and sys.byteorder == "little":
         source, start, stop = found
@@ -158,6 +158,12 @@ def _natural(entries: dict[str, str], key: str, default: int, where: str) -> int
 
 
 _no_data = MissingError("holds no data, as in a model whose weights were taken out")
+
+
+def _no_values(message: Message, name: str) -> MissingError:
+    """Say that values are not in the list where they belong, and in which they are."""
+    other = next((field for field in LISTS if field in message), "")
+    return MissingError(f"has no {name}, but {other}") if other else _no_data
 
 
 class Absent(Source):

@@ -104,7 +104,7 @@ def locate(target: Target) -> Location:
     'lmdb'
     """
     if isinstance(target, Location):
-        return target
+        return Location(target.store, target.key)  # of which the caller may have opened another
     if isinstance(target, Store):
         return Location(target)
     try:

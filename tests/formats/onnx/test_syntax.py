@@ -241,3 +241,11 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx.parser", None)
     with pytest.raises(MissingDependencyError, match=r"Install tensorkeep\[onnx\]"):
         tk.open(models.at(TEXT.encode(), KEY))
+
+
+def test_damage_where_nobody_has_looked_is_told() -> None:
+    proto = onnx.ModelProto(ir_version=10, graph=onnx.GraphProto(name="g"))
+    proto.graph.value_info.add(name="v").type.denotation = "1234"
+    data = models.encode(proto).replace(b"\x32\x041234", b"\x32\x051234")  # cut short
+    with tk.open(models.at(data)) as state, pytest.raises(CorruptError, match="cannot read it"):
+        models.saved(state, KEY)

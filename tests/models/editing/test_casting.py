@@ -20,7 +20,7 @@ from tests.models.editing.probe import probe
 
 from tensorkeep import dtypes
 from tensorkeep.errors import ArgumentError, LossError, UnsupportedError
-from tensorkeep.models.editing import cast, rename, strip
+from tensorkeep.models.editing import cast, expose, rename, strip
 from tensorkeep.models.opening import graph_of
 
 
@@ -159,3 +159,32 @@ def test_refusals() -> None:
 def test_renaming_a_cast_weight_leaves_it_castable() -> None:
     half = rename(cast(state_of(convolutional()), "float16"), {"fc.w": "head"})
     assert cast(half, "float32")["head"].dtype is dtypes.FLOAT32
+
+
+def shown(*, whole: bool) -> onnx.ModelProto:
+    """Make a model; a whole one gives out its tensor and its input too."""
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="tensorkeep.cast:w")
+    x, w, y = info("x", 2, 4), info("w", 4, 300), info("y", 2, 300)
+    outputs = [y, *((x, w) if whole else ())]
+    return model([node], [x], outputs, {"w": floats(4, 300)})
+
+
+def test_computing_keeps_outputs_that_are_not_computed() -> None:
+    proto, given = shown(whole=True), {"x": floats(2, 4)}
+    changed = cast(state_of(proto), "float16", compute=True)
+    rows = onnx.load_from_string(encoded(changed)).graph
+    assert {r.type.tensor_type.elem_type for r in (*rows.input, *rows.output)} == {1}
+    for now, was in zip(run(changed, given), run(state_of(proto), given), strict=True):
+        assert now.dtype == was.dtype
+        np.testing.assert_allclose(now, was, rtol=0.01, atol=0.01)
+
+
+def test_casts_that_are_given_out_stay() -> None:
+    proto, given = shown(whole=False), {"x": floats(2, 4)}
+    narrow = cast(state_of(proto), "float16")
+    names = [node.name for node in onnx.load_from_string(encoded(narrow)).graph.node]
+    assert names == ["tensorkeep.cast:w~2", "tensorkeep.cast:w"]
+    np.testing.assert_allclose(run(narrow, given)[0], run(state_of(proto), given)[0], atol=0.01)
+    given_out = expose(narrow, "w.float32")
+    with pytest.raises(ArgumentError, match="no weights that were cast"):
+        cast(given_out, "float32")

@@ -130,3 +130,9 @@ def test_expose_refusals() -> None:
         expose(state, "nothing*")
     exposed = expose(state, ["c", "n*", "r"])
     assert [v.name for v in graph_of(exposed).outputs] == ["y", "c", "n", "r"]
+
+
+def test_no_names() -> None:
+    for names, problem in ((3, "the inputs are a list of names"), ([3], "an input is text, not 3")):
+        with pytest.raises(ArgumentError, match=problem):
+            cut(state_of(convolutional()), inputs=names)  # type: ignore[arg-type]

@@ -69,7 +69,7 @@ def test_shadowed_name_is_another_one() -> None:
 
 
 def test_capture_by_a_new_name_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="has a value of that name itself"):
+    with pytest.raises(ArgumentError, match="is taken by a value of the graph"):
         rename(state_of(attention()), {"a": "Add.out"})
 
 
@@ -132,3 +132,9 @@ def test_path_is_opened_and_closed(tmp_path: Path) -> None:
         assert renamed["w"].numpy().shape == (8, 3, 3, 3)
     with pytest.raises(MissingError):
         rename(path, {"nothing": "w"})
+
+
+def test_no_names() -> None:
+    for names in (["x"], {"x": 3}, {3: "x"}):
+        with pytest.raises(ArgumentError, match="names are a dict of new ones by old ones"):
+            rename(state_of(convolutional()), names)  # type: ignore[arg-type]

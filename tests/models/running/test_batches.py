@@ -102,6 +102,16 @@ def test_outputs_of_no_declared_shape_are_joined() -> None:
     np.testing.assert_array_equal(run(_open(made), X, batch_size=4)["y"], np.maximum(X, 0))
 
 
+@pytest.mark.parametrize("op", ["Transpose", "Shape"])
+def test_as_many_rows_by_chance_are_refused(op: str) -> None:
+    """Each piece of 2 rows gives 2 that are none of the batch; the model does not tell."""
+    made = one(op, ("N", 2), out=TensorProto.INT64 if op == "Shape" else None)
+    made.graph.output[0].type.tensor_type.ClearField("shape")
+    x = np.arange(8, dtype=np.float32).reshape(4, 2)
+    with pytest.raises(ArgumentError, match="does not have a row for each of the batch"):
+        run(_open(made), x, batch_size=2)
+
+
 def test_rows_of_different_shapes_are_refused() -> None:
     nodes = [
         helper.make_node("NonZero", ["x"], ["i"]),
@@ -112,8 +122,8 @@ def test_rows_of_different_shapes_are_refused() -> None:
         helper.make_node("ConstantOfShape", ["shape"], ["y"]),
     ]
     made = model(nodes, [value("x", ("N", 1))], [value("y", (None, None))])
-    x = np.array([[1], [1], [0], [1]], np.float32)
-    with pytest.raises(ArgumentError, match=r"has rows of shape \(2,\) after those of \(4,\)"):
+    x = np.array([[1], [1], [1], [0]], np.float32)
+    with pytest.raises(ArgumentError, match=r"has rows of shape \(4,\) after those of \(2,\)"):
         run(_open(made), x, batch_size=2)
 
 

@@ -123,13 +123,26 @@ def _onnx(part: str, where: str) -> Any:
 
 
 def _print(model: Message, where: str) -> str:
-    printer, onnx = _onnx(".printer", where), _onnx("", where)
+    printer = _onnx(".printer", where)
     try:
-        return str(printer.to_text(onnx.ModelProto.FromString(model.encode())))
+        return str(printer.to_text(_theirs(model, where)))
     except UnicodeDecodeError:
         shown = model.copy()
         _escape(shown)
-        return str(printer.to_text(onnx.ModelProto.FromString(shown.encode())))
+        return str(printer.to_text(_theirs(shown, where)))
+
+
+def _theirs(model: Message, where: str) -> Any:
+    """Give a model as the library's own message.
+
+    Raises:
+        CorruptError: it is damaged, perhaps where nobody has looked yet.
+    """
+    data = model.encode()
+    try:
+        return _onnx("", where).ModelProto.FromString(data)
+    except Exception as error:  # protobuf's, which is not ours to import
+        raise CorruptError(f"onnx cannot read it: {error}", where=where) from None
 
 
 def _escape(message: Message) -> None:

@@ -130,7 +130,7 @@ def drop_unused(model: Message) -> None:
     for scope in _every(model):
         if scope.is_function or scope.where.startswith("training_info"):
             continue
-        used = {*scope.outputs, *scope.inputs}
+        used = {*scope.outputs, *scope.inputs, *scope.noted}
         for index, node in enumerate(scope.nodes):
             used.update(node.input)
             for inner in scope.inner.get(index, ()):

@@ -229,7 +229,7 @@ def _check_unused(scope: Scope, names: Names, taken: list[set[str]], report: Rep
             cure = "Remove it, unless its outputs are to be read by name."
             report.warning("unreachable-node", scope.label(index), problem, cure)
     used = set().union(*taken) if taken else set()
-    used.update(scope.outputs)
+    used |= {*scope.outputs, *scope.noted}
     inputs = set(scope.inputs)
     idle = [name for name in scope.initializers if name and name not in used | inputs]
     if scope.where.startswith("training_info") or not (scope.nodes or scope.outputs):
@@ -248,7 +248,8 @@ def _check_unused(scope: Scope, names: Names, taken: list[set[str]], report: Rep
 def reachable(scope: Scope, made: dict[str, int], taken: list[set[str]]) -> set[int]:
     """Give the places of the nodes that an output needs."""
     needed: set[int] = set()
-    wanted = [made[name] for name in scope.outputs if made.get(name, _BEFORE) >= 0]
+    ends = (*scope.outputs, *scope.noted)
+    wanted = [made[name] for name in ends if made.get(name, _BEFORE) >= 0]
     while wanted:
         index = wanted.pop()
         if index not in needed:

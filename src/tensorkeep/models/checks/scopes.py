@@ -8,7 +8,7 @@ from functools import cached_property
 
 from tensorkeep.errors import CorruptError
 from tensorkeep.graph.schema import FUNCTION
-from tensorkeep.graph.walking import TRAINING_PARTS, may_hold
+from tensorkeep.graph.walking import TRAINING_PARTS, graphs_within, may_hold
 from tensorkeep.message import Message
 from tensorkeep.models.checks.findings import quoted
 
@@ -29,6 +29,7 @@ class Scope:
         at: the node there that it is an attribute of.
         inner: the subgraphs of each node, by the place of the node.
         in_function: whether it is a function or within one.
+        trained: the names in it that the training of the model uses.
     """
 
     message: Message
@@ -38,6 +39,7 @@ class Scope:
     at: int = 0
     in_function: bool = False
     inner: dict[int, list[Scope]] = field(default_factory=dict)
+    trained: frozenset[str] = frozenset()
 
     @property
     def is_function(self) -> bool:
@@ -66,6 +68,16 @@ class Scope:
             return []
         dense = [str(tensor.name) for tensor in self.message.initializer]
         return dense + [str(sparse["values"].name) for sparse in self.message.sparse_initializer]
+
+    @cached_property
+    def noted(self) -> set[str]:
+        """The names that are used though no node takes them: by annotations, and in training."""
+        if self.is_function:
+            return set()
+        noted = set(self.trained)
+        for row in self.message.quantization_annotation:
+            noted.update(str(entry.value) for entry in row.quant_parameter_tensor_names)
+        return noted
 
     def label(self, index: int) -> str:
         """Name the place of a node."""
@@ -113,7 +125,7 @@ def roots(model: Message) -> list[Scope]:
     opsets = opsets_of(model)
     found: list[Scope] = []
     if "graph" in model:
-        found.append(Scope(model.graph, "graph", opsets))
+        found.append(Scope(model.graph, "graph", opsets, trained=_trained(model)))
     for place, training in enumerate(model.training_info):
         for part in TRAINING_PARTS:
             if part in training:
@@ -127,6 +139,17 @@ def roots(model: Message) -> list[Scope]:
     for scope in found:
         _nest(scope, 1, budget)
     return found
+
+
+def _trained(model: Message) -> frozenset[str]:
+    """Give the names of the main graph that training may use or change."""
+    names: set[str] = set()
+    for training in model.training_info:
+        for graph in graphs_within(training.algorithm) if "algorithm" in training else ():
+            names.update(*(node.input for node in graph.node), _names(graph.output))
+        for entry in (*training.initialization_binding, *training.update_binding):
+            names.update((str(entry.key), str(entry.value)))
+    return frozenset(names)
 
 
 def _nest(scope: Scope, depth: int, budget: list[int]) -> None:

@@ -128,7 +128,8 @@ def _narrow(draft: Draft, to: DType, least: int) -> int:
         rename_uses(node, names, draft.where)
     _move_notes(graph, names)
     _retype_inputs(graph, names, FLOAT, NUMBERS[to])
-    casts = [cast_node(MARK + old, old, new, FLOAT) for old, new in names.items()]
+    called = {node.name for node in graph.node}
+    casts = [cast_node(fresh(MARK + old, called), old, new, FLOAT) for old, new in names.items()]
     graph.node = [*casts, *graph.node]
     return len(chosen)
 
@@ -138,10 +139,12 @@ def _undo(draft: Draft) -> int:
     graph = draft.main
     rows = {row.name: row for row in graph.initializer}
     narrow = {NUMBERS[kind] for kind in NARROW}
+    outputs = {row.name for row in graph.output}
     names: dict[str, str] = {}
     kept = []
     for node in graph.node:
         is_ours = node.op_type == "Cast" and node.name.startswith(MARK) and len(node.input) == 1
+        is_ours = is_ours and node.output[0] not in outputs
         if is_ours and node.input[0] in rows and rows[node.input[0]].data_type in narrow:
             names[node.output[0]] = node.input[0]
         else:

@@ -119,8 +119,10 @@ class _Work:
         olds |= {name: number for name, number in around.items() if name not in own}
         self._need_types(graph, rows)
         stays = self._staying(graph, olds)
+        given = {row.name for row in graph.output} if keep_io else set()
+        given &= {row.name for row in graph.initializer} & olds.keys()
         for row in graph.initializer:
-            if row.name in olds and row.name not in stays:
+            if row.name in olds and row.name not in stays | given:
                 recast(self.draft, row, self.types.dtype)
                 self.tensors += 1
         for sparse in graph.sparse_initializer:
@@ -141,7 +143,7 @@ class _Work:
             if row.name not in stays:
                 retype(row.type, self.types.old, self.types.new)
         if keep_io:
-            self._keep_io(graph, olds, stays)
+            self._keep_io(graph, olds, given)
 
     def _need_types(self, graph: Message, rows: Mapping[str, Message]) -> None:
         unknown = [name for name in computed(graph) if name not in rows]
@@ -269,9 +271,13 @@ class _Work:
                 _hold(row, np.zeros(1, "<f4"))
                 recast(self.draft, row.t, self.types.dtype)
 
-    def _keep_io(self, graph: Message, olds: Mapping[str, int], stays: set[str]) -> None:
-        """Cast inputs and outputs inside, so that they are what they were outside."""
-        where, filled, made = self.draft.where, set(initialized(graph)), set(computed(graph))
+    def _keep_io(self, graph: Message, olds: Mapping[str, int], given: set[str]) -> None:
+        """Cast inputs and outputs inside, so that they are what they were outside.
+
+        Initializers that are `given` as outputs stay as well.
+        """
+        where, made = self.draft.where, set(computed(graph))
+        filled = set(initialized(graph)) - given
         inputs = [r for r in graph.input if r.name in olds and r.name not in filled]
         outputs = [r for r in graph.output if r.name in olds and r.name in made]
         names: dict[str, str] = {}
@@ -283,14 +289,18 @@ class _Work:
                     cure="Let inputs and outputs change too, with keep_io=False.",
                 )
             names[row.name] = fresh(row.name + self.narrow, self.taken)
-        first = [self._cast(r.name, names[r.name], self.types.new) for r in inputs]
+        names |= {name: fresh(name + self.narrow, self.taken) for name in given - names.keys()}
+        entering = dict.fromkeys((*(r.name for r in inputs), *sorted(given)))
+        first = [self._cast(name, names[name], self.types.new) for name in entering]
         last = [self._cast(names[r.name], r.name, olds[r.name]) for r in outputs]
-        held = (list(graph.input), list(graph.output))
+        held = (list(graph.input), list(graph.output), list(graph.initializer))
         graph.input, graph.output = [], []
+        graph.initializer = [row for row in held[2] if row.name not in given]
         rename_values(graph, names, where)
-        graph.input, graph.output = held
-        for row in (*inputs, *outputs):
-            retype(row.type, (self.types.new,), olds[row.name])
+        graph.input, graph.output, graph.initializer = held
+        for row in (*graph.input, *graph.output):
+            if row.name in names:
+                retype(row.type, (self.types.new,), olds[row.name])
         graph.node = [*first, *graph.node, *last]
 
 

@@ -82,7 +82,12 @@ def apply(
 def _checked(draft: Draft, names: Iterable[str] | None, kind: str) -> list[str]:
     if names is None:
         return [row.name for row in draft.main.output]
+    if not isinstance(names, Iterable):
+        raise ArgumentError(f"the {kind}s are a list of names, not {names!r}")
     chosen = [names] if isinstance(names, str) else list(names)
+    for name in chosen:
+        if not isinstance(name, str):
+            raise ArgumentError(f"the name of an {kind} is text, not {name!r}")
     if not chosen:
         raise ArgumentError(f"there has to be an {kind}", where=draft.where)
     known = defined(draft.main)

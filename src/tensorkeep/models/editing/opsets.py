@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from tensorkeep.errors import ArgumentError, TensorKeepError, UnsupportedError
@@ -25,6 +24,7 @@ from tensorkeep.models.editing.scopes import captured, names_anywhere
 from tensorkeep.models.editing.value_types import declared, element_of, inferred
 from tensorkeep.models.lean import lean
 from tensorkeep.models.opening import Model
+from tensorkeep.models.scratch import scratch_folder
 from tensorkeep.models.shapes import write
 from tensorkeep.optional import require
 from tensorkeep.state import State
@@ -190,7 +190,7 @@ class _Converter:
 
     def _run(self, model: Message, target: int) -> Message:
         source = model.opset_import[0].version
-        with TemporaryDirectory(prefix="tensorkeep-") as folder:
+        with scratch_folder() as folder:
             write(model, folder, "given")
             (said,) = ask(folder, [f"convert:{target} given"]).values()
             if not said.problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tensorkeep.errors import ArgumentError
 from tensorkeep.graph.walking import graphs_within
@@ -39,15 +40,22 @@ def rename(
 
 def apply(draft: Draft, names: Mapping[str, str], nodes: Mapping[str, str]) -> None:
     """Rename values and nodes of a draft."""
-    nodes = {**nodes}
+    nodes = {**_checked(nodes)}
     values: dict[str, str] = {}
-    for old, new in names.items():
+    for old, new in _checked(names).items():
         if old.startswith(NODE):
             nodes[old.removeprefix(NODE)] = new.removeprefix(NODE)
         else:
             values[old] = new
     where = draft.where
     chosen = _resolve(values, defined(draft.main), "value", where)
+    for inner in list(graphs_within(draft.main))[1:] if chosen else ():
+        for name in defined(inner).keys() & set(chosen.values()):
+            raise ArgumentError(
+                f"{name!r} is taken by a value of the graph {inner.name!r}, which lies in it",
+                where=where,
+                cure="Choose another name.",
+            )
     if chosen:
         _rename(draft, chosen)
     graphs = list(graphs_within(draft.main))
@@ -59,6 +67,14 @@ def apply(draft: Draft, names: Mapping[str, str], nodes: Mapping[str, str]) -> N
                 node.name = renamed[node.name]
     draft.said += [f"renamed {old} to {new}" for old, new in chosen.items()]
     draft.said += [f"renamed the node {old} to {new}" for old, new in renamed.items()]
+
+
+def _checked(names: Any) -> Mapping[str, str]:
+    if not isinstance(names, Mapping) or not all(
+        isinstance(name, str) for pair in names.items() for name in pair
+    ):
+        raise ArgumentError(f"names are a dict of new ones by old ones, as text, not {names!r}")
+    return names
 
 
 def _resolve(

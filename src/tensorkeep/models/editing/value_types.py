@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from tensorkeep.models.checking import refusal_of
 from tensorkeep.models.editing.draft import Draft
 from tensorkeep.models.lean import lean
 from tensorkeep.models.opening import graph_of
+from tensorkeep.models.scratch import scratch_folder
 from tensorkeep.models.shapes import run_inference, write
 
 
@@ -79,7 +79,7 @@ def check_sound(draft: Draft) -> None:
     now = Graph(draft.model, opener=draft.graph.opener, where=draft.where)
     if refusal_of(now) or not is_installed():
         return
-    with TemporaryDirectory(prefix="tensorkeep-") as folder:
+    with scratch_folder() as folder:
         write(lean(graph_of(draft.before)), folder, "before")
         write(lean(now), folder, "after")
         said = ask(folder, ("strict before", "strict after"))

@@ -28,10 +28,24 @@ class Plan(NamedTuple):
     axis: Axis
     split: frozenset[str]
 
-    def pieces(self) -> Iterator[tuple[int, int]]:
-        """Give the rows of each piece; an empty batch is one piece."""
-        for start in range(0, max(self.rows, 1), self.size):
-            yield start, min(start + self.size, self.rows)
+    def pieces(self, *, uneven: bool = False) -> Iterator[tuple[int, int]]:
+        """Give the rows of each piece; an empty batch is one piece.
+
+        Args:
+            uneven: have one be of another size, so that an output which has not a row for each of
+                the piece, but as many by chance, shows.
+        """
+        alike = not isinstance(self.axis, int) and self.rows > self.size > 1
+        short = uneven and alike and self.rows % self.size == 0
+        start, stop = 0, min(self.size - short, self.rows)
+        yield start, stop
+        while stop < self.rows:
+            start, stop = stop, min(stop + self.size, self.rows)
+            yield start, stop
+
+    def is_of_rows(self, value: Value) -> bool:
+        """Whether the model says that an output has a row for each of the batch."""
+        return isinstance(self.axis, str) and (value.axes or (None,))[0] == self.axis
 
     @property
     def whole(self) -> bool:

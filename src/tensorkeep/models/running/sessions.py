@@ -123,7 +123,8 @@ class Session:
             if cut is None:
                 yield None, 0, 0, self._call(names, fixed, fed)
                 return
-            for start, stop in cut.pieces():
+            asked = [value for value in self.outputs if value.name in names]
+            for start, stop in cut.pieces(uneven=not all(map(cut.is_of_rows, asked))):
                 parts = {
                     each.value.name: self._hand_in(cut.take(each, start, stop))
                     for each in fed
