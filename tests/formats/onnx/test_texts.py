@@ -104,7 +104,7 @@ def test_it_is_recognised(text: str, name: str, format: str) -> None:
         ("graph {" * 500, "m.pbtxt", "nest|graph"),
         ('{"irVersion": "7"}', "m.onnx.json", "holds no graph"),
         ('{"irVersion": "7", "graph": {"nodes": []}}', "m.onnx.json", "nodes"),
-        ('{"graph": {"node": ' + "[" * 5000, "m.onnx.json", "nest|deep|list"),
+        ('{"graph": {"node": ' + "[" * 5000, "m.onnx.json", "nest|deep|list|broken"),
     ],
 )
 def test_broken_text(text: str, name: str, problem: str) -> None:
