@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tensorkeep.errors import ArgumentError, MissingError, UnsafeError
+from tensorkeep.similar import did_you_mean
 from tensorkeep.tensor import Tensor
 
 if TYPE_CHECKING:  # which takes a while to import, and most states are no models
@@ -188,10 +189,7 @@ class State(Mapping[str, Tensor]):
     __hash__ = object.__hash__
 
     def _missing(self, name: Any) -> MissingError:
-        import difflib
-
-        near = difflib.get_close_matches(str(name), list(self._tensors)[:10_000], n=3)
-        cure = f"Did you mean {' or '.join(near)}?" if near else f"It has {_some(self._tensors)}."
+        cure = did_you_mean(str(name), self._tensors) or f"It has {_some(self._tensors)}."
         return MissingError(f"has no tensor called {name!r}", where=self.where, cure=cure)
 
 

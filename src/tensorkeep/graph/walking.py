@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tensorkeep.message import Message
+from tensorkeep.message.scanning import BrokenError, read_varint
 
 INITIALIZER, SPARSE, ATTRIBUTE = "initializer", "sparse", "attribute"
 TRAINING_PARTS = ("initialization", "algorithm")
@@ -191,7 +192,7 @@ def may_hold(node: Message) -> bool:
         return False
     try:
         return _node_holds(data)
-    except IndexError:  # cut short, which reading it will tell
+    except (IndexError, BrokenError):  # damaged, which reading it will tell
         return True
 
 
@@ -205,7 +206,7 @@ def _node_holds(data: bytes | memoryview) -> bool:
         length = data[at]
         at += 1
         if length > 127:
-            length, at = _varint(data, at - 1)
+            length, at = read_varint(data, at - 1)
         if tag == _ATTRIBUTE_TAG and _attribute_holds(data, at, at + length):
             return True
         at += length
@@ -217,7 +218,7 @@ def _attribute_holds(data: bytes | memoryview, at: int, stop: int) -> bool:
         tag = data[at]
         at += 1
         if tag > 127:
-            tag, at = _varint(data, at - 1)
+            tag, at = read_varint(data, at - 1)
         if tag in _HOLDERS:
             return True
         wire = tag & 7
@@ -225,7 +226,7 @@ def _attribute_holds(data: bytes | memoryview, at: int, stop: int) -> bool:
             length = data[at]
             at += 1
             if length > 127:
-                length, at = _varint(data, at - 1)
+                length, at = read_varint(data, at - 1)
             at += length
         elif wire == 0:
             while data[at] > 127:
@@ -236,14 +237,3 @@ def _attribute_holds(data: bytes | memoryview, at: int, stop: int) -> bool:
         else:
             return True
     return False
-
-
-def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7

@@ -133,20 +133,20 @@ def _split(
             tag = data[at]
             at += 1
             if tag > 127:
-                tag, at = _varint(data, head, _LONGEST_TAG)
+                tag, at = read_varint(data, head, _LONGEST_TAG)
             wire = tag & 7
             if tag < 8:
-                raise _BrokenError("field number 0")
+                raise BrokenError("field number 0")
             if wire == BYTES:
                 size = data[at]
                 at += 1
                 if size > 127:
-                    size, at = _varint(data, at - 1)
+                    size, at = read_varint(data, at - 1)
                 start = at
                 at += size
                 if at > end:
                     if at > room:
-                        raise _BrokenError(f"a field of {size:,} bytes, {room - start:,} are left")
+                        raise BrokenError(f"a field of {size:,} bytes, {room - start:,} are left")
                     if size < large:
                         return found, head, 0
             else:
@@ -156,7 +156,7 @@ def _split(
                         at += 1
                     at += 1
                     if at - start > _LONGEST_VARINT:
-                        raise _BrokenError("a varint of more than ten bytes")
+                        raise BrokenError("a varint of more than ten bytes")
                 elif wire == FIXED32:
                     at += 4
                 elif wire == FIXED64:
@@ -164,9 +164,9 @@ def _split(
                 elif wire == GROUP:
                     at = _skip_group(data, at, tag >> 3)
                 elif wire == END_GROUP:
-                    raise _BrokenError("the end of a group that never started")
+                    raise BrokenError("the end of a group that never started")
                 else:
-                    raise _BrokenError(f"wire type {wire}")
+                    raise BrokenError(f"wire type {wire}")
                 if at > end:
                     raise IndexError
                 if tag != before:
@@ -182,7 +182,7 @@ def _split(
             problem = f"{what} is cut short in the field at byte {head + piece.base:,}"
             raise CorruptError(problem, where=piece.where) from None
         return found, head, 0
-    except _BrokenError as error:
+    except BrokenError as error:
         problem = f"{what} has {error} at byte {head + piece.base:,}"
         raise CorruptError(
             problem, where=piece.where, cure="It is damaged, or of another kind."
@@ -190,11 +190,19 @@ def _split(
     return found, at, 0
 
 
-class _BrokenError(Exception):
+class BrokenError(Exception):
     """What stands here is no field."""
 
 
-def _varint(data: bytes, at: int, longest: int = _LONGEST_VARINT) -> tuple[int, int]:
+def read_varint(
+    data: bytes | memoryview, at: int, longest: int = _LONGEST_VARINT
+) -> tuple[int, int]:
+    """Read a varint: its value and where it ends.
+
+    Raises:
+        BrokenError: it is too long.
+        IndexError: the data ends within it.
+    """
     value = shift = 0
     for place in range(at, at + longest):
         byte = data[place]
@@ -205,32 +213,32 @@ def _varint(data: bytes, at: int, longest: int = _LONGEST_VARINT) -> tuple[int, 
             return value & 0xFFFFFFFFFFFFFFFF, place + 1
         shift += 7
     kind = "a tag" if longest == _LONGEST_TAG else "a varint"
-    raise _BrokenError(f"{kind} of more than {longest} bytes")
+    raise BrokenError(f"{kind} of more than {longest} bytes")
 
 
 def _skip_group(data: bytes, at: int, number: int) -> int:
     """Find the end of a group, behind its end tag."""
     within = [number]
     while within:
-        tag, at = _varint(data, at, _LONGEST_TAG)
+        tag, at = read_varint(data, at, _LONGEST_TAG)
         wire = tag & 7
         if tag < 8:
-            raise _BrokenError("field number 0")
+            raise BrokenError("field number 0")
         if wire == VARINT:
-            _, at = _varint(data, at)
+            _, at = read_varint(data, at)
         elif wire == BYTES:
-            size, at = _varint(data, at)
+            size, at = read_varint(data, at)
             at += size
         elif wire in _WIDTHS:
             at += _WIDTHS[wire]
         elif wire == GROUP:
             within.append(tag >> 3)
             if len(within) > MAX_DEPTH:
-                raise _BrokenError(f"more than {MAX_DEPTH} groups within one another")
+                raise BrokenError(f"more than {MAX_DEPTH} groups within one another")
         elif wire != END_GROUP:
-            raise _BrokenError(f"wire type {wire}")
+            raise BrokenError(f"wire type {wire}")
         elif within.pop() != tag >> 3:
-            raise _BrokenError("a group that another one's end tag ends")
+            raise BrokenError("a group that another one's end tag ends")
     return at
 
 

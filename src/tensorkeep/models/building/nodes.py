@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, overload
 
@@ -19,6 +18,7 @@ from tensorkeep.models.building.types import DTypeLike, Type, named
 from tensorkeep.models.building.types import tensor as tensor_type
 from tensorkeep.models.ops import ONNX, Parameter
 from tensorkeep.models.ops.history import Version
+from tensorkeep.similar import did_you_mean
 
 
 def input(
@@ -292,9 +292,8 @@ def _take_attributes(
     for name, value in given.items():
         if known and name not in kinds:
             recent = {key for v in known if is_recent(v) or v is known[-1] for key in v.attributes}
-            near = difflib.get_close_matches(name, recent, n=3)
             has = f"It has {', '.join(sorted(recent))}." if recent else "It has none."
-            cure = f"Did you mean {' or '.join(near)}?" if near else has
+            cure = did_you_mean(name, sorted(recent)) or has
             raise ArgumentError(f"{op_type} has no attribute {name!r}", cure=cure)
         if value is not None:
             taken.append(take_attribute(name, value, kinds.get(name, ""), f"{op_type}'s"))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 
 from tensorkeep.errors import LossError, MissingError
 from tensorkeep.graph import Graph
 from tensorkeep.message import Message
 from tensorkeep.models.opening import Model, graph_of, open_model
+from tensorkeep.similar import did_you_mean
 from tensorkeep.state import State
 
 _SHOWN = 8
@@ -94,8 +94,7 @@ def edited(model: Model, change: Callable[[Draft], None]) -> State:
 def unknown_name(name: str, known: Iterable[str], kind: str, where: str) -> MissingError:
     """Say that there is nothing of a name, and which names are similar."""
     names = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(name, names[:20_000], n=3)
-    cure = f"Did you mean {' or '.join(near)}?" if near else f"It has {listed(names)}."
+    cure = did_you_mean(name, names) or f"It has {listed(names)}."
     return MissingError(f"has no {kind} called {name!r}", where=where, cure=cure)
 
 

@@ -6,7 +6,6 @@ that it lacks really are) is in names.json, which is kept by hand. Neither needs
 
 from __future__ import annotations
 
-import difflib
 import json
 from functools import cache
 from importlib.resources import files
@@ -16,6 +15,7 @@ from tensorkeep.errors import MissingError
 from tensorkeep.models.ops import history
 from tensorkeep.models.ops.functions import functions
 from tensorkeep.models.ops.operators import ONNX, OURS, Operator
+from tensorkeep.similar import did_you_mean
 
 Key = tuple[str, str]
 
@@ -74,9 +74,8 @@ def operator(name: str, domain: str | None = None) -> Operator:
         if found is not None:
             return found
     listed = [key[1] for key in catalogue() if domain is None or key[0] == _plain(domain)]
-    near = difflib.get_close_matches(name, listed, n=3)
     where = f" in the domain {domain}" if domain else ""
-    cure = f"Did you mean {' or '.join(near)}?" if near else "tensorkeep ops lists all."
+    cure = did_you_mean(name, listed) or "tensorkeep ops lists all."
     raise MissingError(f"there is no operator called {name!r}{where}", cure=cure)
 
 

@@ -5,7 +5,6 @@ An input that is a lazy Tensor is read piece by piece, so that a batch may be la
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from tensorkeep.dtypes import DType
 from tensorkeep.errors import ArgumentError
 from tensorkeep.graph import Value
 from tensorkeep.models.running.casting import cast_exactly
+from tensorkeep.similar import did_you_mean
 from tensorkeep.state import State
 from tensorkeep.tensor import Tensor
 
@@ -100,8 +100,7 @@ def named(inputs: Any, wanted: Sequence[Value], known: Sequence[Value]) -> Itera
 
 
 def _unknown(name: str, wanted: Sequence[Value], names: Iterable[str]) -> ArgumentError:
-    near = difflib.get_close_matches(name, list(names), n=2)
-    cure = f"Did you mean {' or '.join(near)}?" if near else f"It takes {_listed(wanted)}."
+    cure = did_you_mean(name, names, 2) or f"It takes {_listed(wanted)}."
     return ArgumentError(f"has no input called {name!r}", cure=cure)
 
 

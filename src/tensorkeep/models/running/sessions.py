@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from tensorkeep.models.running.feeding import check as check_inputs
 from tensorkeep.models.running.handing import LARGE, MOST, ROOT, Handed, hand_over
 from tensorkeep.models.running.values import as_value, hand_in, is_plain, take_out
 from tensorkeep.optional import require
+from tensorkeep.similar import did_you_mean
 from tensorkeep.state import State
 
 Inputs = Mapping[str, Any] | State | str | os.PathLike[str] | Any
@@ -144,9 +144,8 @@ class Session:
             raise ArgumentError("outputs names none", cure="Leave it out to get all of them.")
         for name in wanted:
             if not isinstance(name, str) or name not in known:
-                near = difflib.get_close_matches(str(name), list(known), n=2)
                 listed = "; ".join(map(str, self.outputs))
-                cure = f"Did you mean {' or '.join(near)}?" if near else f"It gives {listed}."
+                cure = did_you_mean(str(name), known, 2) or f"It gives {listed}."
                 raise MissingError(f"has no output called {name!r}", where=self.where, cure=cure)
         return [known[name] for name in wanted]
 
