@@ -372,7 +372,7 @@ def write(
             where=state.where,
             cure='Take the tensors alone with names="*", or keep the data with lossy=True.',
         )
-    losses = [*state.refused, *chosen.losses(state), *([] if chosen.graphs else graph_lost(state))]
+    losses = [*state.refused, *chosen.losses(state), *graph_lost(state, chosen.dialect)]
     losses += quantized.told(state, chosen.holds, chosen.name)
     if losses and not lossy:
         raise LossError(
@@ -404,12 +404,21 @@ def write(
     return losses
 
 
-def graph_lost(state: State) -> list[str]:
-    """Say what is lost of a state whose tensors alone are kept; nothing where it is no model."""
-    if state.graph is None:
-        return []
-    count = len(state.graph)
-    return [f"the graph of the model, {count:,} node{'' if count == 1 else 's'}, is left out"]
+def graph_lost(state: State, dialect: str = "") -> list[str]:
+    """Say what is lost of a model where only what is of this dialect is kept of it."""
+    lost = []
+    if state.graph is not None and dialect != "onnx":
+        count = len(state.graph)
+        nodes = f"{count:,} node{'' if count == 1 else 's'}"
+        lost.append(f"the graph of the model, {nodes}, is left out{_by_convert(dialect)}")
+    if state.document is not None and state.document.dialect != dialect:
+        what = state.document.summary()
+        lost.append(f"the model, {what}, is left out{_by_convert(dialect)}")
+    return lost
+
+
+def _by_convert(dialect: str) -> str:
+    return "; convert translates it" if dialect else ""
 
 
 def refuse_damage(state: State, *, compare: bool = True) -> None:

@@ -5,6 +5,7 @@
     │   ├── CorruptError              the bytes contradict themselves or their format
     │   ├── UnknownFormatError        no format accepts the bytes
     │   └── UnsupportedError (TypeError)   sound, but not something that can be held or read
+    │       └── TranslationError      a model has operators that another dialect cannot say
     ├── StoreError (OSError)          the place that keeps the bytes failed
     ├── MissingError (KeyError, FileNotFoundError)   a file, key or tensor is not there
     ├── LossError (ValueError)        the target cannot hold everything
@@ -18,6 +19,8 @@ A message says where, what was found against what was expected, and the cure.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class TensorKeepError(Exception):
@@ -63,6 +66,25 @@ class UnsupportedError(FormatError, TypeError):
     """The value or file is sound but cannot be held or read here."""
 
 
+class TranslationError(UnsupportedError):
+    """Operators of a model cannot be said in another dialect; `refusals` lists every one."""
+
+    def __init__(
+        self, problem: str, *, where: str = "", cure: str = "", refusals: tuple[Any, ...] = ()
+    ) -> None:
+        super().__init__(problem, where=where, cure=cure)
+        self.refusals = refusals
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_translation, (self.problem, self.where, self.cure, self.refusals)
+
+
+def _rebuild_translation(
+    problem: str, where: str, cure: str, refusals: tuple[Any, ...]
+) -> TranslationError:
+    return TranslationError(problem, where=where, cure=cure, refusals=refusals)
+
+
 class StoreError(TensorKeepError, OSError):
     """The disk, database or network that keeps the bytes failed."""
 
@@ -106,6 +128,7 @@ __all__ = [
     "MissingError",
     "StoreError",
     "TensorKeepError",
+    "TranslationError",
     "UnknownFormatError",
     "UnsafeError",
     "UnsupportedError",

@@ -51,7 +51,8 @@ class Format:
         holds: the element types that it keeps.
         compares_digests: whether `encode` itself compares the tensors with the digests that a state
             brings; they are compared before it otherwise.
-        graphs: whether it keeps what a model has beyond its tensors.
+        dialect: the dialect of models that it keeps whole: "onnx", "nnef" or "caffe2"; empty where
+            it keeps tensors alone.
         folder: whether it writes a folder, its keys lying below the location's, replaced whole.
         whole_stores: whether it also writes to a whole database, its records being the keys.
         corruption: exceptions of other libraries that mean damaged bytes.
@@ -75,7 +76,7 @@ class Format:
     holds: frozenset[DType] = field(default_factory=frozenset)
     corruption: tuple[type[Exception], ...] = (RecursionError,)
     compares_digests: bool = False
-    graphs: bool = False
+    dialect: str = ""
     folder: bool = False
     whole_stores: bool = False
     written_by: str = ""

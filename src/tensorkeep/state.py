@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tensorkeep.errors import ArgumentError, MissingError, UnsafeError
 from tensorkeep.similar import did_you_mean
@@ -22,6 +22,15 @@ MAX_TENSORS = 500_000
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
+class Document(Protocol):
+    """A model as a dialect other than ONNX says it, beside its tensors."""
+
+    dialect: str  # "nnef" or "caffe2"
+
+    def summary(self) -> str:
+        """Say in a few words what there is: "12 operations", for messages."""
+
+
 class State(Mapping[str, Tensor]):
     """An ordered mapping of names to lazy tensors; a context manager that keeps its store open.
 
@@ -34,7 +43,9 @@ class State(Mapping[str, Tensor]):
             raises CorruptError.
         remarks: by name, what a reader should know of how a tensor is kept, such as its chunks.
         refused: what of the file is not data and so not here, a sentence each.
-        graph: what a model has beyond its tensors; None for what is no model.
+        graph: what a model has beyond its tensors; None for what is no model of ONNX's.
+        document: a model as another dialect says it, such as an NNEF document or Caffe2's nets;
+            `tensorkeep.models` translates it.
         format: the name of the format it was read from.
         close: called when the state is closed.
 
@@ -55,6 +66,7 @@ class State(Mapping[str, Tensor]):
         remarks: Mapping[str, str] | None = None,
         refused: tuple[str, ...] = (),
         graph: Graph | None = None,
+        document: Document | None = None,
         format: str = "",
         where: str = "",
         close: Callable[[], None] | None = None,
@@ -68,6 +80,7 @@ class State(Mapping[str, Tensor]):
         self.remarks = remarks or {}
         self.refused = refused
         self.graph = graph
+        self.document = document
         self.format = format
         self.where = where
         self._close = close
@@ -109,6 +122,7 @@ class State(Mapping[str, Tensor]):
             "remarks": self.remarks,
             "refused": self.refused,
             "graph": self.graph,
+            "document": self.document,
             "format": self.format,
             "where": self.where,
             "close": self._close,

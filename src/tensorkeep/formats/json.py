@@ -51,6 +51,7 @@ from tensorkeep.state import MAX_TENSORS, Json, State
 from tensorkeep.store import Chunk, Location
 from tensorkeep.tensor import Tensor
 from tensorkeep.tree import MAX_DEPTH, ROOT, flatten, unflatten
+from tensorkeep.wire.models import is_architecture
 from tensorkeep.wire.numbers import Shape, arrays_in, format_numbers, parse_array, reads_back
 from tensorkeep.wire.text import Part, parse_json, quote, show, write_json
 
@@ -63,7 +64,7 @@ _EXACT_INT = 2**53
 _MEMBERS = {_VERSION, "metadata", "framework", "state", "tensors", "order", _SEAL}
 _ZARR = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 _INDEXES = (".bin.index.json", ".msgpack.index.json", ".safetensors.index.json")
-_OTHERS = (*_INDEXES, ".onnx.json", ".weights.json")  # names that mean what other formats read
+_OTHERS = (*_INDEXES, ".onnx.json", ".arch.json", ".weights.json")  # names that mean what other formats read
 
 _BLOCK = 3 << 16  # bytes: whole elements of any type, and whole groups of base64
 _ROW = 8192  # elements of a row written at a time
@@ -81,7 +82,7 @@ def accepts(location: Location) -> bool:
     head = location.head.removeprefix(codecs.BOM_UTF8)
     if location.name.lower().endswith(_OTHERS) or location.name in _ZARR:
         return False
-    if not _is_text(head):
+    if not _is_text(head) or is_architecture(head):
         return False
     start = head.lstrip()[:1]
     return start != b"" and start in (b'{["-0123456789tfn' if location.suffix == ".json" else b"{[")

@@ -18,6 +18,7 @@ class Row(NamedTuple):
 
 
 ROWS: dict[str, Row] = {
+    "architecture": Row("onnx:ARCHITECTURE", (".arch.json",)),
     "caffe2": Row("caffe2:DATABASE", (".minidb",)),
     "caffe2-blob": Row("caffe2:BARE", (".blobproto", ".tensorproto", ".tensorprotos", ".protodb")),
     "caffe2-net": Row(

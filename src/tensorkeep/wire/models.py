@@ -227,3 +227,15 @@ _TESTS = {
     "a Core ML model": is_core_ml,
     "a Caffe 1 model": is_caffe,
 }
+
+
+_ARCHITECTURE = re.compile(rb'\s*\{\s*"tensorkeep"\s*:\s*"architecture"')
+
+
+def is_architecture(head: bytes) -> bool:
+    """JSON whose first member says that it is the architecture of a model.
+
+    >>> is_architecture(b'{"tensorkeep": "architecture", "version": 1}')
+    True
+    """
+    return _ARCHITECTURE.match(head) is not None

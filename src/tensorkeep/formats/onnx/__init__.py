@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from tensorkeep.dtypes import DTYPES
 from tensorkeep.format import Format
-from tensorkeep.formats.onnx import tensor
+from tensorkeep.formats.onnx import architecture, tensor
 from tensorkeep.formats.onnx.reading import decode
 from tensorkeep.formats.onnx.syntax import (
     ENDING,
@@ -50,7 +50,7 @@ FORMAT = Format(
     decode=decode,
     encode=encode,
     holds=frozenset(DTYPES.values()),
-    graphs=True,
+    dialect="onnx",
     sharded="files beside it",
     checked_by="XXH3-128",
     safe_by="files that it names are read in its own folder alone, and never through links",
@@ -64,7 +64,7 @@ TEXT = Format(
     encode=encode_text,
     losses=text_losses,
     holds=frozenset(DTYPES.values()),
-    graphs=True,
+    dialect="onnx",
     lazy=False,
     checked_by="XXH3-128",
 )
@@ -77,7 +77,7 @@ JSON = Format(
     encode=encode_json,
     losses=text_losses,
     holds=frozenset(DTYPES.values()),
-    graphs=True,
+    dialect="onnx",
     lazy=False,
     checked_by="XXH3-128",
 )
@@ -90,7 +90,7 @@ SYNTAX = Format(
     encode=encode_syntax,
     losses=syntax_losses,
     holds=HOLDS,
-    graphs=True,
+    dialect="onnx",
     extra="onnx",
     lazy=False,
 )
@@ -105,4 +105,19 @@ ONE = Format(
     written_by="ONNX's own tools",
 )
 
-__all__ = ["FORMAT", "JSON", "ONE", "SYNTAX", "TEXT"]
+ARCHITECTURE = Format(
+    name=architecture.NAME,
+    suffixes=(architecture.ENDING,),
+    accepts=architecture.accepts,
+    decode=architecture.decode,
+    encode=architecture.encode,
+    losses=architecture.losses,
+    holds=frozenset(DTYPES.values()),
+    dialect="onnx",
+    lazy=False,
+    sharded="a file beside it",
+    checked_by="XXH3-128",
+    safe_by="files that it names are read in its own folder alone, and never through links",
+)
+
+__all__ = ["ARCHITECTURE", "FORMAT", "JSON", "ONE", "SYNTAX", "TEXT"]

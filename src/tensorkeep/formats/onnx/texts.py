@@ -23,6 +23,7 @@ from tensorkeep.message.printing import has_own_nan
 from tensorkeep.message.text import text_chunks
 from tensorkeep.state import State
 from tensorkeep.store import Location
+from tensorkeep.wire.models import is_architecture
 
 _MOST = 2 << 30  # bytes of text that are taken into memory
 JSON_ENDINGS = (".onnx.json", ".onnxjson")
@@ -40,7 +41,8 @@ def accepts_text(location: Location) -> bool:
 def accepts_json(location: Location) -> bool:
     """JSON, where the name says that it is a model."""
     named = location.name.lower().endswith(JSON_ENDINGS)
-    return named and location.head.lstrip()[:1] == b"{"
+    head = location.head
+    return named and head.lstrip()[:1] == b"{" and not is_architecture(head)
 
 
 def decode_text(location: Location) -> State:
