@@ -1,4 +1,7 @@
-"""Convert: from one format to another, with other names and layouts, several files as one."""
+"""Convert: from one format to another, with other names and layouts, several files as one.
+
+A model that goes to a format of another dialect is translated on the way.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from tensorkeep import api, dtypes, formats, mapping
+from tensorkeep import api, dtypes, formats, mapping, models
 from tensorkeep.api import ProgressReport
 from tensorkeep.casting import cast, check_castable
 from tensorkeep.errors import ArgumentError, LossError, MissingError
+from tensorkeep.format import Format
 from tensorkeep.state import State, check_globs
 from tensorkeep.store import Location
 from tensorkeep.stores import Target, locate
@@ -29,10 +33,17 @@ class File(NamedTuple):
 
 
 class Converted(NamedTuple):
-    """What was written, and what of the source is not in it, a sentence each."""
+    """What was written, what of the source is not in it, and how a model was translated.
+
+    Attributes:
+        files: what was written.
+        lost: what of the source is not in it, a sentence each.
+        remarks: what translating a model did: the kind, the name of a value or node, a sentence.
+    """
 
     files: list[File]
     lost: list[str]
+    remarks: list[tuple[str, str, str]]
 
 
 def convert(
@@ -46,6 +57,9 @@ def convert(
     maps: str | Iterable[str] | None = None,
     dtype: npt.DTypeLike | str | None = None,
     split: bool = False,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    weights: Any = None,
     lossy: bool = False,
     durable: bool = True,
     progress: ProgressReport | None = None,
@@ -53,6 +67,8 @@ def convert(
 ) -> list[str]:
     """Convert one file to another format; tensors stream through, so memory stays flat.
 
+    A model goes to a format of another dialect (ONNX, NNEF, Caffe2's nets) as
+    `tensorkeep.models.translate` translates it; to one that holds tensors alone as its weights.
     With `names`, `exclude`, `rename`, `maps`, `split` or several sources, the tensors stand under
     their dotted paths and the nesting is left behind.
 
@@ -67,6 +83,9 @@ def convert(
         maps: files of rules, or names of maps that come with it, such as "keras-torch".
         dtype: cast floating-point tensors to this type, and unpack those kept in blocks.
         split: write a file for each first part of the names, which `{}` in the target stands for.
+        shapes: of a model's inputs, where the target's dialect needs them: {"x": (1, 3, 224, 224)}.
+        constants: inputs of a model to fix, by name.
+        weights: what fills the blobs of a Caffe2 net whose init net is not beside it.
         lossy: go on where the target cannot hold everything.
         durable: return only once it is on the disk.
         progress: called with the bytes done and the total.
@@ -79,6 +98,7 @@ def convert(
         LossError: the target cannot hold everything; the message lists what.
         MissingError: a pattern matches no tensor.
         ArgumentError: two tensors would have one name, or a layout does not fit.
+        TranslationError: operators of a model cannot be said in the target's dialect.
 
     >>> import tempfile, numpy as np
     >>> folder = tempfile.mkdtemp()
@@ -98,6 +118,9 @@ def convert(
         maps=maps,
         dtype=dtype,
         split=split,
+        shapes=shapes,
+        constants=constants,
+        weights=weights,
         lossy=lossy,
         durable=durable,
         progress=progress,
@@ -116,6 +139,9 @@ def conversion(
     maps: str | Iterable[str] | None = None,
     dtype: npt.DTypeLike | str | None = None,
     split: bool = False,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    constants: Mapping[str, Any] | None = None,
+    weights: Any = None,
     replace: bool = True,
     lossy: bool = False,
     durable: bool = True,
@@ -148,6 +174,12 @@ def conversion(
             state, lost = made.state, [*lost, *made.lost]
         elif to is not None:
             state = _cast_all(state, to)
+        remarks: list[tuple[str, str, str]] = []
+        if state is states[0] and state.dialect:
+            dialect = _writer(target, format).dialect
+            state, remarks = _model(state, dialect, shapes, constants, weights)
+        elif shapes or constants or weights is not None:
+            raise ArgumentError(_WHOLE, where=state.where, cure="Give one model, and no renaming.")
         refused = [sentence for sentence in lost if not sentence.startswith(mapping.LEFT_OUT)]
         if refused and not lossy:
             raise LossError(
@@ -157,10 +189,39 @@ def conversion(
             )
         files = []
         for part, location in _targets(state, target, split, replace):
-            writer = formats.by_name(format) if format else formats.for_writing(location)
+            writer = _writer(location, format)
             lost += api.write(part, location, writer, durable, lossy, progress, options)
             files.append(File(location.where, writer.name, len(part), part.nbytes))
-    return Converted(files, list(dict.fromkeys(lost)))
+    return Converted(files, list(dict.fromkeys(lost)), remarks)
+
+
+_WHOLE = "shapes, constants and weights are for a model that is converted whole"
+
+
+def _writer(target: Target, format: str | None) -> Format:
+    return formats.by_name(format) if format else formats.for_writing(locate(target))
+
+
+def _model(
+    state: State,
+    dialect: str,
+    shapes: Mapping[str, Sequence[int]] | None,
+    constants: Mapping[str, Any] | None,
+    weights: Any,
+) -> tuple[State, list[tuple[str, str, str]]]:
+    """Translate a model to the dialect that is written; complete it where weights alone are."""
+    given = bool(shapes or constants or weights is not None)
+    if not given and state.dialect == dialect != "caffe2":
+        return state, []
+    if not dialect and state.dialect != "caffe2":
+        if given:
+            raise ArgumentError(_WHOLE, where=state.where, cure="The target holds tensors alone.")
+        return state, []
+    made = models.translate(
+        state, dialect or state.dialect, shapes=shapes, constants=constants, weights=weights
+    )
+    remarks = [(each.kind, each.name, each.text) for each in made.report.ordered()]
+    return made.state, list[tuple[str, str, str]](remarks)
 
 
 def _listed(globs: str | Iterable[str] | None, called: str) -> list[str]:

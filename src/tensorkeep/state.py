@@ -107,6 +107,13 @@ class State(Mapping[str, Tensor]):
         """The bytes that all tensors hold together."""
         return sum(tensor.nbytes for tensor in self.values())
 
+    @property
+    def dialect(self) -> str:
+        """The dialect of the model that it is: "onnx", "nnef", "caffe2"; empty for tensors alone."""
+        if self.graph is not None:
+            return "onnx"
+        return self.document.dialect if self.document is not None else ""
+
     def replace(self, **changes: Any) -> State:
         """Give a state with some arguments of its own, and all else of this one.
 

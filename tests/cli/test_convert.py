@@ -26,6 +26,8 @@ def test_json(run: Run, file: Path) -> None:
         "tensors": 7,
         "bytes": 190,
         "lost": [],
+        "remarks": [],
+        "check": None,
         "files": [{"target": str(target), "format": "npz", "tensors": 7, "bytes": 190}],
     }
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tensorkeep import mapping
+from tensorkeep import api, mapping, models
+from tensorkeep.cli.dialects import describe_remarks, parse_constants, parse_shapes, say_remarks
 from tensorkeep.cli.progress import progress
 from tensorkeep.cli.terminal import JsonOption, clean, say, say_json, several, size
-from tensorkeep.convert import conversion
+from tensorkeep.convert import File, conversion
 from tensorkeep.errors import ArgumentError
+
+if TYPE_CHECKING:  # which imports all that runs a model
+    from tensorkeep.models import Agreement
 
 
 def convert(
@@ -70,6 +75,33 @@ def convert(
             help="Write a file for each first part of the names, {} in TARGET standing for it.",
         ),
     ] = False,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=1,3,224,224",
+            help="The shape of a model's input, where its axes are open; repeatable.",
+        ),
+    ] = None,
+    constant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBERS|FILE[:TENSOR]",
+            help="Fix an input of a model that is translated; repeatable.",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="The weights of a Caffe2 net, where they are not beside it."
+        ),
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA|random",
+            help="Run the model before and after on these inputs, and tell how far they differ.",
+        ),
+    ] = None,
     lossy: Annotated[
         bool, typer.Option("--lossy", help="Go on where the target cannot hold everything.")
     ] = False,
@@ -100,10 +132,14 @@ def convert(
 ) -> int:
     """Convert a file to another format, or several into one.
 
-    Nothing is lost unless --lossy allows it; what is lost is then listed.
+    A model goes from one dialect (ONNX, NNEF, Caffe2's nets) to another whole. Nothing is lost
+    unless --lossy allows it; what is lost is then listed.
 
     With --json: {"source", "target", "format", "tensors", "bytes",
-    "lost": [SENTENCE], "files": [{"target", "format", "tensors", "bytes"}]}.
+    "lost": [SENTENCE], "files": [{"target", "format", "tensors", "bytes"}],
+    "remarks": [{"kind", "name", "text"}], of a translated model,
+    "check": [{"output", "largest", "relative", "shape"}] or null}. The exit code is 1 where the
+    check finds outputs that differ by more than 1e-4 of their largest value.
     """
     if len(paths) < 2:
         raise ArgumentError("there is no target", cure="Give what to read, and then what to write.")
@@ -113,8 +149,13 @@ def convert(
         options["checksums"] = False
     if max_shard_size is not None:
         options["max_shard_size"] = max_shard_size
+    given: dict[str, Any] = {
+        "shapes": parse_shapes(shape) or None,
+        "constants": parse_constants(constant) or None,
+        "weights": weights,
+    }
     with progress("converting") as report:
-        files, lost = conversion(
+        converted = conversion(
             _prefixed(sources, prefix or []),
             target,
             format=to,
@@ -124,12 +165,16 @@ def convert(
             maps=maps or None,
             dtype=dtype,
             split=split,
+            **given,
             replace=force,
             lossy=lossy,
             durable=durable,
             progress=report,
             **options,
         )
+    files, lost, remarks = converted
+    found = None if check is None else _check(sources, target, files, check, given)
+    code = int(found is not None and any(_differs(each) for each in found))
     if as_json:
         say_json(
             {
@@ -148,15 +193,42 @@ def convert(
                     }
                     for file in files
                 ],
+                "remarks": describe_remarks(remarks),
+                "check": None if found is None else [each._asdict() for each in found],
             }
         )
-        return 0
+        return code
     for file in files:
         shown = clean(file.where if split else target)
         say(f"{shown}: {file.format}, {several(file.tensors, 'tensor')}, {size(file.nbytes)}")
+    say_remarks(remarks)
     for sentence in lost:
         say(f"lost: {clean(sentence)}")
-    return 0
+    for each in found or ():
+        apart = f"{each.largest:.3g} ({each.relative:.2g} of its largest value)"
+        say(f"check: {clean(each.output)}{list(each.shape)} differs by at most {apart}")
+    return code
+
+
+_MOST_APART = 1e-4
+
+
+def _differs(found: Agreement) -> bool:
+    return not found.relative <= _MOST_APART
+
+
+def _check(
+    sources: list[str], target: str, files: list[File], data: str, given: dict[str, Any]
+) -> list[Agreement]:
+    """Run what was read and what was written on the same data."""
+    if len(sources) > 1 or len(files) != 1:
+        raise ArgumentError("--check compares one model with one")
+    constants = given.pop("constants")
+    with ExitStack() as stack:
+        before = stack.enter_context(models.translate(sources[0], "onnx", **given).state)
+        after = stack.enter_context(models.translate(target, "onnx").state)
+        inputs: Any = data if data == "random" else stack.enter_context(api.open(data))
+        return models.compare(before, after, inputs, constants=constants)
 
 
 def _prefixed(sources: list[str], prefixes: list[str]) -> str | list[str] | dict[str, str]:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from tensorkeep import api
+from tensorkeep import api, models
+from tensorkeep.cli.dialects import parse_shapes
 from tensorkeep.cli.inputs import Part, find_image_input, take_inputs
 from tensorkeep.cli.measuring import Times, say_times, time_runs
 from tensorkeep.cli.progress import progress
@@ -21,6 +22,7 @@ from tensorkeep.cli.terminal import JsonOption, bold, clean, dim, say, say_json,
 from tensorkeep.errors import ArgumentError
 from tensorkeep.models.images import load_images, preset_for, shape_for
 from tensorkeep.models.labels import Scored, read_labels, top
+from tensorkeep.models.opening import Model
 from tensorkeep.models.running import Session, session
 from tensorkeep.tensor import Tensor
 
@@ -31,7 +33,7 @@ _ONLY = "Name the output with scores by --only."
 
 
 def run(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX model.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model.")],
     given: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,6 +94,20 @@ def run(
         list[str] | None,
         typer.Option("--provider", metavar="NAME", help="Where to run, such as cuda. Repeatable."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="The weights of a Caffe2 net, where they are not beside it."
+        ),
+    ] = None,
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shape",
+            metavar="NAME=1,3,224,224",
+            help="The shape of an input that a Caffe2 net needs to be told; repeatable.",
+        ),
+    ] = None,
     repeat: Annotated[
         int, typer.Option("--repeat", metavar="N", min=1, help="Run N times more with --time.")
     ] = 20,
@@ -99,6 +115,8 @@ def run(
     as_json: JsonOption = False,
 ) -> int:
     """Apply a model to new data, in ONNX Runtime.
+
+    A model of NNEF or Caffe2 runs as the ONNX model that it is translated to.
 
     Pictures are turned upright, resized so that the shorter side fits, cut in the middle, and
     scaled as --preset says: imagenet for floats of three channels, unit for other floats, none for
@@ -119,7 +137,8 @@ def run(
     with ExitStack() as stack:
         times = Times()
         with times.loading():
-            loaded = stack.enter_context(session(model, providers=provider))
+            opened = _opened(model, weights, parse_shapes(shapes), stack)
+            loaded = stack.enter_context(session(opened, providers=provider))
         parts = take_inputs(loaded, given or [], stack)
         used = _add_images(
             parts,
@@ -170,6 +189,15 @@ def run(
     if timed:
         say_times(times)
     return 0
+
+
+def _opened(
+    model: str, weights: str | None, shapes: dict[str, tuple[int, ...]], stack: ExitStack
+) -> Model:
+    if weights is None and not shapes:
+        return model
+    translated = models.translate(model, "onnx", shapes=shapes, weights=weights)
+    return stack.enter_context(translated.state)
 
 
 @contextmanager

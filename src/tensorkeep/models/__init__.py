@@ -1,4 +1,4 @@
-"""Models: check, run, edit and build them, look into their operators.
+"""Models: check, run, edit, build and translate them, look into their operators.
 
 Each name is imported when it is first asked for, so that a program pays for what it uses.
 """
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
         rename,
         strip,
     )
+    from tensorkeep.models.exchange.comparing import Agreement, compare
+    from tensorkeep.models.exchange.translating import Translated, translate
     from tensorkeep.models.fixing import fix
     from tensorkeep.models.ops import expand
     from tensorkeep.models.running import Session, run, session
@@ -60,6 +62,8 @@ _NAMES = {
     "editing": (
         *("attach", "batch", "cast", "convert_opset", "cut", "expose", "merge", "rename", "strip"),
     ),
+    "exchange.comparing": ("Agreement", "compare"),
+    "exchange.translating": ("Translated", "translate"),
     "fixing": ("fix",),
     "ops": ("expand",),
     "running": ("Session", "run", "session"),
@@ -83,6 +87,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Agreement",
     "Body",
     "Finding",
     "Function",
@@ -90,6 +95,7 @@ __all__ = [
     "Session",
     "Sparse",
     "Symbol",
+    "Translated",
     "Type",
     "attach",
     "attribute",
@@ -97,6 +103,7 @@ __all__ = [
     "body",
     "cast",
     "check",
+    "compare",
     "convert_opset",
     "cut",
     "expand",
@@ -120,4 +127,5 @@ __all__ = [
     "set_metadata",
     "strip",
     "tensor",
+    "translate",
 ]

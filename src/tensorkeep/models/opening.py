@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tensorkeep import api
-from tensorkeep.errors import ArgumentError
+from tensorkeep import api, models
+from tensorkeep.errors import ArgumentError, TensorKeepError
 from tensorkeep.graph import Graph
 from tensorkeep.state import State
 from tensorkeep.stores import Target
@@ -15,18 +15,28 @@ Model = Target | State
 
 
 def open_model(model: Model) -> State:
-    """Give the state of a model; a path is opened.
+    """Give the state of a model; a path is opened, and another dialect translated to ONNX.
 
     Raises:
         ArgumentError: it holds tensors alone, and no graph.
+        TranslationError: it is a model that ONNX cannot say.
     """
     state = model if isinstance(model, State) else api.open(model)
+    if state.document is not None:
+        try:
+            return models.translate(state, "onnx").state
+        except TensorKeepError:
+            if state is not model:
+                state.close()
+            raise
     if state.graph is None:
         where = state.where
         if state is not model:
             state.close()
         raise ArgumentError(
-            "holds tensors, but no graph of a model", where=where, cure="Give an ONNX model."
+            "holds tensors, but no graph of a model",
+            where=where,
+            cure="Give a model: ONNX, NNEF, or a Caffe2 predict net.",
         )
     return state
 
