@@ -68,7 +68,7 @@ def table() -> str:
 
 
 def _named(format: Format) -> str:
-    return "any name" if format.name == "onnx-tensor" else "a folder"
+    return "any name" if format.name.endswith("-tensor") else "a folder"
 
 
 def row(format: Format) -> list[str]:

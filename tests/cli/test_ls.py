@@ -124,3 +124,33 @@ def test_hostile_names_do_not_reach_the_terminal(run: Run, hostile: Path) -> Non
     assert r"\nsecond line" in out
     names = [tensor["name"] for tensor in run("ls", hostile, "--json").json["tensors"]]
     assert f"w{ESCAPE}" in names
+
+
+NETWORK = """version 1.0;
+graph net( image ) -> ( result )
+{
+    image = external(shape = [1, 2]);
+    weight = variable<scalar>(shape = [1, 2], label = 'layer/weight');
+    scaled = mul(image, weight);
+    result = relu(scaled);
+}
+"""
+
+
+def test_a_model_of_nnef_says_what_it_is(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "net.nnef"
+    path.write_text(NETWORK)
+    ran = run("ls", path)
+    assert (ran.code, ran.err) == (0, "")
+    lines = [" ".join(line.split()) for line in ran.out.splitlines()]
+    assert lines[0] == f"{path}: nnef, without checksums"
+    assert {"dialect nnef", "graph net", "in image: float32[1, 2]", "out result"} <= {*lines}
+    assert "nodes 2: mul 1, relu 1" in lines
+    assert "layer/weight float32 (1, 2) 8 B no data" in lines
+    assert run("ls", path, "--json").json["model"] == {
+        "dialect": "nnef",
+        "graph": "net",
+        "inputs": [{"name": "image", "dtype": "float32", "shape": [1, 2], "kind": "tensor"}],
+        "outputs": [{"name": "result", "dtype": None, "shape": None, "kind": "tensor"}],
+        "nodes": {"mul": 1, "relu": 1},
+    }

@@ -49,7 +49,8 @@ def ls(
     "model": {"ir", "opsets": {DOMAIN: VERSION}, "producer", "doc", "functions", "training",
     "inputs": [{"name", "dtype", "shape", "kind"}], "outputs", "nodes": {TYPE: COUNT}},
     "tensors": [{"name", "dtype", "shape", "bytes", "file", "offset", "digest", "remark"}]}.
-    The model is null for what is none. A digest is the XXH3-128 of the tensor's bytes, or null. A
+    The model is null for what is none; of NNEF's it is {"dialect", "graph", "inputs", "outputs",
+    "nodes"}. A digest is the XXH3-128 of the tensor's bytes, or null. A
     remark says how a tensor is kept, such as in chunks, or what of it is missing; null where there
     is nothing to say. What is refused would need code that the file names, which is never run.
     """
@@ -62,6 +63,10 @@ def ls(
         say(f"{bold(clean(path))}: {state.format}, {_checksums(state, tensors)}")
         if state.graph is not None:
             _values("Model", _model(state.graph), True)
+        if state.document is not None:
+            from tensorkeep.cli.documents import document_lines
+
+            _values("Model", document_lines(state.document, _COMMON), True)
         _values("Metadata", dict(_places(state.metadata)), long)
         _values("Values", scalars(state), long)
         if state.refused:
@@ -94,6 +99,14 @@ def _model(graph: Graph) -> dict[str, object]:
     if model.training_info:
         said["training"] = several(len(model.training_info), "training graph")
     return said
+
+
+def _describe_any(state: State) -> dict[str, object] | None:
+    if state.document is not None:
+        from tensorkeep.cli.documents import describe_document
+
+        return describe_document(state.document)
+    return None if state.graph is None else _describe_model(state.graph)
 
 
 def _describe_model(graph: Graph) -> dict[str, object]:
@@ -198,7 +211,7 @@ def _describe(path: str, state: State, tensors: dict[str, Tensor]) -> dict[str, 
         "metadata": state.metadata,
         "values": scalars(state),
         "refused": list(state.refused),
-        "model": None if state.graph is None else _describe_model(state.graph),
+        "model": _describe_any(state),
         "tensors": [
             {
                 "name": name,

@@ -25,6 +25,7 @@ from tensorkeep.errors import (
     CorruptError,
     FormatError,
     MissingError,
+    TensorKeepError,
     UnsupportedError,
 )
 from tensorkeep.format import Format, Stream
@@ -34,9 +35,11 @@ from tensorkeep.formats.caffe2.recognise import is_tensors
 from tensorkeep.formats.caffe2.sealing import (
     Prepared,
     finish,
-    losses,
     prepare,
     refuse_unplain,
+)
+from tensorkeep.formats.caffe2.sealing import (
+    losses as lost_before,
 )
 from tensorkeep.source import Source
 from tensorkeep.state import State
@@ -45,6 +48,7 @@ from tensorkeep.tensor import Tensor
 from tensorkeep.wire.caffe2.arguments import Range
 from tensorkeep.wire.caffe2.decode import Part, parse_part
 from tensorkeep.wire.caffe2.encode import Record, encode_blob
+from tensorkeep.wire.caffe2.exports import META_NET_DEF, read_export
 from tensorkeep.wire.caffe2.options import SaveOptions
 from tensorkeep.wire.caffe2.states import Assembly, blob_name_of
 from tensorkeep.wire.caffe2.values import KINDS, STRING, TENSOR, Blob
@@ -91,7 +95,19 @@ def decode(location: Location) -> State:
                 checks[name] = refuse
                 if blobs[blob_name].kind != TENSOR:  # in pieces, of which the last is no part
                     gathered.tensors[name] = _refusing(tensor, refuse)
-    return finish(gathered, text, location, format=NAME, checks=checks)
+    state = finish(gathered, text, location, format=NAME, checks=checks)
+    export = blobs.get(META_NET_DEF)
+    return state if export is None else _as_model(state, export)
+
+
+def _as_model(state: State, export: Blob) -> State:
+    """Give the state of a predictor's export its nets; what is no such stays tensors alone."""
+    if export.kind != STRING or not isinstance(export.value, bytes):
+        return state
+    try:
+        return state.replace(document=read_export(export.value, state.where))
+    except TensorKeepError:
+        return state
 
 
 def _refuse(assembly: Assembly, name: str) -> None:
@@ -244,6 +260,14 @@ def encode(
         yield Stream(key, None)
 
 
+def losses(state: State) -> list[str]:
+    """Say which blobs a state lacks, and that a net which is no part of an export is left out."""
+    lost = lost_before(state)
+    if state.document is not None and state.dialect == FORMAT.dialect and META_NET_DEF not in state:
+        lost.append(f"the model, {state.document.summary()}, is left out")
+    return lost
+
+
 def _records(prepared: Prepared, options: SaveOptions) -> Iterator[Record]:
     as_bytes = replace(options, byte_holder=True)
     # A blob that is no tensor has its name as the key, which can be that of a chunk of a tensor.
@@ -313,6 +337,7 @@ FORMAT = Format(
     compares_digests=True,
     whole_stores=True,
     holds=frozenset(DTYPES.values()),
+    dialect="caffe2",
     checked_by="XXH3-128",
     sharded="chunks as records",
 )

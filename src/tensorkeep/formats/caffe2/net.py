@@ -3,7 +3,8 @@
 The tensors of an init net are what its fills write: `GivenTensorFill` and its kin hold numbers,
 which are read when asked for, `ConstantFill` and its kin a rule to make them. What a random fill
 would write is not invented: it is listed as `not_made` under `caffe2` in the metadata. A predict
-net has no tensors; what goes in and comes out, and its operators, are in the metadata as `net`.
+net has no tensors; what goes in and comes out, and its operators, are in the metadata as `net`, and
+the net itself is the state's document.
 
 We write an init net as Caffe2's mobile exporter does. Before it stands a field that Caffe2 skips
 (in text a comment), with the nesting, the metadata and digests; `plain=True` leaves it out.
@@ -22,6 +23,7 @@ from tensorkeep.errors import ArgumentError, CorruptError, UnsafeError
 from tensorkeep.format import Format, Stream
 from tensorkeep.formats.caffe2.blobs import gather
 from tensorkeep.formats.caffe2.describe import describe_net
+from tensorkeep.formats.caffe2.pair import init_of, init_state, predict_stream
 from tensorkeep.formats.caffe2.recognise import is_net, is_net_text
 from tensorkeep.formats.caffe2.sealing import (
     NET_NOTES,
@@ -52,6 +54,7 @@ from tensorkeep.wire.caffe2.fills import (
     is_fill,
     read_fill,
 )
+from tensorkeep.wire.caffe2.nets import Nets
 from tensorkeep.wire.caffe2.schema import NET
 from tensorkeep.wire.caffe2.values import INT8_TENSOR, Blob
 
@@ -81,6 +84,7 @@ def decode(location: Location) -> State:
     else:
         text, start = take_notes(source, where, NET_NOTES)
     net = _Net()
+    computes = False  # whether an operator does more than to fill
     blobs: dict[str, Blob] = {}
     not_made: dict[str, Json] = {}
     made = 0  # bytes that rules make
@@ -94,10 +98,16 @@ def decode(location: Location) -> State:
             made = _fill(operator, blobs, not_made, made)
         elif operator.type in RANDOM:
             not_made.update(dict.fromkeys(operator.outputs, operator.type))
+        else:
+            computes = True
     summary: dict[str, Json] = {"net": describe_net(net.name, net.types, net.inputs, net.outputs)}
     if not_made:
         summary["not_made"] = not_made
-    return finish(gather(blobs), text, location, format=NAME, summary=summary)
+    state = finish(gather(blobs), text, location, format=NAME, summary=summary)
+    if not computes:
+        return state
+    predict = Message.parse(NET, source, start, where=where)
+    return state.replace(document=Nets(predict, location=location))
 
 
 def _fill(operator: Operator, blobs: dict[str, Blob], not_made: dict[str, Json], made: int) -> int:
@@ -163,13 +173,17 @@ def _read_text(location: Location) -> tuple[bytes | None, Source]:
 
 
 def encode(state: State, location: Location, *, plain: bool = False) -> Iterator[Stream]:
-    """Write an init net; what its fills cannot hold is cast or left out.
+    """Write an init net, and a model's predict net; what fills cannot hold is cast or left out.
 
     Args:
         state: what to write.
         location: the file to write.
         plain: nothing but what Caffe2's exporter writes; what would be lost is refused.
     """
+    if isinstance(state.document, Nets):
+        yield from encode(init_state(state, state.document), init_of(location), plain=plain)
+        yield predict_stream(state.document, location)
+        return
     name = location.name.lower()
     if name.endswith(("predict_net.pb", "predict_net.pbtxt")):
         raise ArgumentError(
@@ -292,6 +306,7 @@ FORMAT = Format(
     encode=encode,
     losses=losses,
     compares_digests=True,
+    dialect="caffe2",
     holds=_HOLDS,
     checked_by="XXH3-128",
     safe_by="fills are computed here; no other operator runs",

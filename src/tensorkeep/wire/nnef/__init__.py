@@ -1,0 +1,1 @@
+"""NNEF's texts and tensors: grammar, standard fragments, flat operations, tensor files."""
