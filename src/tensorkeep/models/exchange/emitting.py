@@ -19,7 +19,7 @@ from tensorkeep.state import Json, State
 from tensorkeep.tensor import Tensor
 from tensorkeep.version import __version__
 
-OPSET = 28  # the newest that ONNX Runtime 1.32 runs
+OPSET = 27  # the newest that ONNX Runtime 1.32 runs whole: of 28 it has no QuantizeLinear
 IR = 10
 Shape = tuple[int, ...]
 
@@ -45,6 +45,7 @@ class Emitter:
         self.types: dict[str, str] = {}
         self._graph = Message(GRAPH, name=name or "model")
         self._used: set[str] = set()
+        self._numbers: dict[str, int] = {}  # the last that a hint was given
         self._constants: dict[tuple[str, Shape, bytes], str] = {}
         self._nodes: list[Message] = []
         self._domains: dict[str, int] = {"": opset}
@@ -55,10 +56,11 @@ class Emitter:
 
     def fresh(self, hint: str) -> str:
         """Give a name that nothing has: the hint, or it with a number."""
-        name, number = hint, 1
+        name, number = hint, self._numbers.get(hint, 1)
         while name in self._used or not name:
             number += 1
             name = f"{hint or 'value'}_{number}"
+        self._numbers[hint] = number
         self._used.add(name)
         return name
 
