@@ -15,7 +15,7 @@ from tests.models.exchange.settling_here import settling_here
 import tensorkeep as tk
 from tensorkeep.errors import TranslationError
 from tensorkeep.models.exchange import nnef_to_onnx, onnx_to_nnef
-from tensorkeep.models.exchange.report import Report
+from tensorkeep.models.exchange.report import Refused, Report
 
 UNARY = {
     "Abs": "abs",
@@ -318,6 +318,28 @@ def test_clamp_needs_bounds_in_order() -> None:
     assert lines(written("Clip", [(3,)], (3,), since=6, min=0.0, max=6.0)) == [
         "y = clamp(x = a, a = 0.0, b = 6.0)"
     ]
+
+
+def test_bounds_that_are_endless_are_none() -> None:
+    endless = [np.array(-np.inf, "f"), np.array(np.inf, "f")]
+    assert lines(written("Clip", [(3,), *endless], (3,))) == ["y = copy(x = a)"]
+    to = written("Clip", [(3,)], (3,), since=6, min=0.0, max=np.inf)
+    assert lines(to) == ["y = max(x = a, y = 0.0)"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_attributes_that_text_cannot_say_are_refused(value: float) -> None:
+    with pytest.raises(Refused, match="a number that text cannot say"):
+        written("LeakyRelu", [(3,)], (3,), alpha=value)
+
+
+def test_extremes_of_unsigned_integers_are_refused() -> None:
+    """ONNX Runtime could not run the way back, which chooses by Where."""
+    trips = Trips()
+    given = [np.ones(2, "uint64"), numbers(3, "uint64")]
+    trips.add("case", "Max", given[:1], given[1], types=("uint64",))
+    with pytest.raises(TranslationError, match="computes with uint64"):
+        trips.run()
 
 
 def test_axes_of_old_broadcasting_are_followed() -> None:

@@ -26,6 +26,7 @@ EVEN = ("twice", "one_axis", "half")  # whose places are never just between two 
 OTHERS = (
     *("size_axes", "integers", "rank3", "rank5", "batch", "cubic_outside", "cubic_slope"),
     *("not_larger", "not_smaller", "same", "tf"),
+    *("crop_nearest", "crop_linear", "crop_cubic", "crop_axes"),
 )
 Given = Sequence[Array | None]
 
@@ -54,7 +55,7 @@ def add(
 def journey() -> Journey:
     trips = Trips()
     for way in COORDINATES:
-        asked = {"coordinate_transformation_mode": way}
+        asked: dict[str, Any] = {"coordinate_transformation_mode": way}
         for mode in ("linear", "cubic"):
             for name, factors in SCALES.items():
                 add(trips, f"{mode}_{way}_{name}", X, scales(*factors), mode=mode, **asked)
@@ -82,6 +83,13 @@ def journey() -> Journey:
     add(trips, "batch", X, [None, array([2, 1.5, 1, 1])])
     add(trips, "cubic_outside", X, scales(1.5, 1.5), mode="cubic", exclude_outside=1)
     add(trips, "cubic_slope", X, scales(2, 2), mode="cubic", cubic_coeff_a=-0.5)
+    crop: dict[str, Any] = {"coordinate_transformation_mode": "tf_crop_and_resize"}
+    region = array([0, 0, 0.2, 0.1, 1, 1, 0.9, 0.7])
+    for mode in ("nearest", "linear", "cubic"):
+        given = [region, None, array([1, 2, 5, 7], "int64")]
+        add(trips, f"crop_{mode}", X, given, mode=mode, **crop)
+    other = [array([0.2, 0.1, 0.8, 0.9]), None, array([1, 5], "int64")]
+    add(trips, "crop_axes", X, other, axes=[2, 3], mode="linear", **crop)
     kept = {"axes": [2, 3], "mode": "linear"}
     add(trips, "not_larger", X, two, keep_aspect_ratio_policy="not_larger", **kept)
     add(trips, "not_smaller", X, two, keep_aspect_ratio_policy="not_smaller", **kept)
@@ -230,8 +238,23 @@ def test_halves_go_where_it_is_said() -> None:
     [
         (
             scales(2, 2),
+            {"coordinate_transformation_mode": "of_some_kind"},
+            "nothing for the coordinates of 'of_some_kind'",
+        ),
+        (
+            [array([0, 0, 0, -0.1, 1, 1, 1, 1]), *scales(2, 2)[1:]],
             {"coordinate_transformation_mode": "tf_crop_and_resize"},
-            "nothing for the coordinates of 'tf_crop_and_resize'",
+            "a region (-0.1 to 1) that is not within its axis",
+        ),
+        (
+            [array([0, 0, 0, 0.1, 1, 1, 1, 1]), *scales(2, 1)[1:]],
+            {"coordinate_transformation_mode": "tf_crop_and_resize"},
+            "it crops an axis and keeps its length of 6",
+        ),
+        (
+            [array([0, 1]), *scales(2, 2)[1:]],
+            {"coordinate_transformation_mode": "tf_crop_and_resize"},
+            "its region of 2 numbers is not two for each axis",
         ),
         (scales(2, 2), {"nearest_mode": "up"}, "its nearest_mode is 'up'"),
         (scales(2, 2), {"mode": "area"}, "its mode is 'area'"),
@@ -252,7 +275,8 @@ def test_halves_go_where_it_is_said() -> None:
 def test_what_nnef_does_not_say_is_refused(
     inputs: list[Any], attributes: dict[str, Any], reason: str
 ) -> None:
-    shape = (1, 2, 8, 11 if "half_pixel_symmetric" in attributes.values() else 12)
+    width = 11 if "half_pixel_symmetric" in attributes.values() else 12
+    shape = (1, 2, 8, 6 if "keeps its length" in reason else width)
     with pytest.raises(Refused) as refused:
         written("Resize", [(1, 2, 4, 6), *inputs], shape, **attributes)
     assert reason in refused.value.reason

@@ -30,6 +30,8 @@ from tensorkeep.wire.nnef.syntax import (
     is_generic,
 )
 
+_COST = 16  # of an operation or tensor, as many values
+
 _TYPES: dict[str, type] = {"integer": int, "scalar": float, "logical": bool, "string": str}
 
 
@@ -152,8 +154,8 @@ def check_names(graph: str, inputs: Sequence[str], operations: Sequence[Operatio
 
 
 def weight(operation: Operation) -> int:
-    """Count the values of an operation's arguments."""
-    return sum(map(_count, operation.arguments.values()))
+    """Count an operation and its results as flattening does, and the values of its arguments."""
+    return _COST * (1 + len(operation.outputs())) + sum(map(_count, operation.arguments.values()))
 
 
 def _count(value: Value) -> int:
