@@ -54,7 +54,7 @@ from tensorkeep.wire.caffe2.fills import (
     is_fill,
     read_fill,
 )
-from tensorkeep.wire.caffe2.nets import Nets
+from tensorkeep.wire.caffe2.nets import Nets, told_inputs
 from tensorkeep.wire.caffe2.schema import NET
 from tensorkeep.wire.caffe2.values import INT8_TENSOR, Blob
 
@@ -107,7 +107,8 @@ def decode(location: Location) -> State:
     if not computes:
         return state
     predict = Message.parse(NET, source, start, where=where)
-    return state.replace(document=Nets(predict, location=location))
+    given = told_inputs(predict, where)
+    return state.replace(document=Nets(predict, given=given, location=location))
 
 
 def _fill(operator: Operator, blobs: dict[str, Blob], not_made: dict[str, Json], made: int) -> int:

@@ -1,0 +1,203 @@
+"""Layers with weights: convolutions, products of matrices, normalizations, softmax."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tensorkeep.models.exchange.onnx_to_caffe2.table import TABLE
+from tensorkeep.models.exchange.onnx_to_caffe2.writer import FLOAT, Writer
+from tensorkeep.models.exchange.onnx_to_nnef.windows import windows_of
+from tensorkeep.models.exchange.report import Refused
+from tensorkeep.models.exchange.settled import Node, normal
+
+
+@TABLE.row("Conv", becomes="Conv")
+def _conv(node: Node, to: Writer) -> None:
+    to.need(node.input(0), FLOAT)
+    windows = windows_of(node, to.shape(node.input(0))[2:], to.shape(node.input(1))[2:])
+    heads, tails = zip(*windows.padding, strict=True)
+    arguments = {
+        "kernels": list(windows.kernel),
+        "strides": list(windows.strides),
+        "pads": [*heads, *tails],
+        "dilations": list(windows.dilations),
+        "group": int(node.attributes.get("group", 1)),
+    }
+    to.add("Conv", [to.blob(name) for name in node.inputs if name], node.output(), **arguments)
+
+
+@TABLE.row("ConvTranspose", becomes="ConvTranspose", note="of images, without dilations")
+def _conv_transpose(node: Node, to: Writer) -> None:
+    to.need(node.input(0), FLOAT)
+    size, out = to.shape(node.input(0))[2:], to.shape(node.output())[2:]
+    kernel = to.shape(node.input(1))[2:]
+    if len(size) != 2:
+        raise Refused(f"it has {len(size)} spatial axes, and Caffe2's has two")
+    if any(step != 1 for step in node.attributes.get("dilations", ())):
+        raise Refused("it has dilations, which Caffe2's has not")
+    strides = [int(step) for step in node.attributes.get("strides", (1, 1))]
+    adjusted = [int(more) for more in node.attributes.get("output_padding", (0, 0))]
+    given = [int(pad) for pad in node.attributes.get("pads", (0,) * 4)]
+    pads = [0] * 4
+    for axis in range(2):
+        whole = (size[axis] - 1) * strides[axis] + adjusted[axis] + kernel[axis]
+        total = whole - out[axis]
+        head = given[axis]
+        if given[axis] + given[axis + 2] != total:
+            word = node.attributes.get("auto_pad", "NOTSET")
+            lower = word in ("SAME_LOWER", b"SAME_LOWER")
+            head = total - total // 2 if lower else total // 2
+        if total < 0 or head > total:
+            raise Refused("its output_shape needs padding that takes nothing away")
+        pads[axis], pads[axis + 2] = head, total - head
+    to.add(
+        "ConvTranspose",
+        [to.blob(name) for name in node.inputs if name],
+        node.output(),
+        kernels=list(kernel),
+        strides=strides,
+        pads=pads,
+        adjs=adjusted,
+        group=int(node.attributes.get("group", 1)),
+    )
+
+
+@TABLE.row("Gemm", becomes="FC", note="or MatMul, Mul and Add where it is no layer")
+def _gemm(node: Node, to: Writer) -> None:
+    to.need(node.input(0), FLOAT)
+    alpha, beta = (float(node.attributes.get(key, 1.0)) for key in ("alpha", "beta"))
+    trans_a, trans_b = (int(node.attributes.get(key, 0)) for key in ("transA", "transB"))
+    columns = to.shape(node.output())[1]
+    weights, bias = node.input(1), node.input(2)
+    plain = alpha == 1.0 and (beta == 1.0 or not bias) and not trans_a
+    if plain and to.model.is_constant(weights) and (not bias or to.model.is_constant(bias)):
+        added = np.zeros(columns, np.float32) if not bias else to.model.array(bias)
+        if added.size == columns and (added.ndim < 2 or added.shape[-1] == columns):
+            held = to.blob(bias) if bias and added.ndim == 1 else ""
+            held = held or to.constant(added.reshape(columns), f"{node.output()}_b")
+            turned = to.blob(weights)
+            if not trans_b:
+                turned = to.constant(to.model.array(weights).T, f"{weights}_t")
+            to.add("FC", [to.blob(node.input(0)), turned, held], node.output())
+            return
+    last = not bias and alpha == 1.0
+    inputs = [to.blob(node.input(0)), to.blob(weights)]
+    made = to.add(
+        "MatMul", inputs, node.output() if last else None, trans_a=trans_a, trans_b=trans_b
+    )
+    if alpha != 1.0:
+        scale = to.constant(np.array([alpha], np.float32), "alpha")
+        made = to.add("Mul", [made, scale], None if bias else node.output(), broadcast=1)
+    if bias:
+        more = to.blob(bias)
+        if beta != 1.0:
+            more = to.add("Mul", [more, to.constant(np.array([beta], np.float32), "beta")])
+        to.add("Add", [made, more], node.output())
+
+
+@TABLE.row("MatMul", becomes="MatMul", note="BatchMatMul with more axes")
+def _matmul(node: Node, to: Writer) -> None:
+    to.need(node.input(0), FLOAT)
+    a, b = to.shape(node.input(0)), to.shape(node.input(1))
+    left, right = to.blob(node.input(0)), to.blob(node.input(1))
+    if len(a) == 2 and len(b) == 2:
+        to.add("MatMul", [left, right], node.output())
+        return
+    if len(a) < 2 or len(b) < 1:
+        raise Refused("it multiplies a vector", "Put an Unsqueeze before it.")
+    if len(b) == 2:
+        flat = to.reshaped(left, [-1, a[-1]])
+        product = to.add("MatMul", [flat, right])
+        to.reshaped(product, [*a[:-1], b[-1]], node.output())
+        return
+    if len(a) != len(b) or a[:-2] != b[:-2]:
+        raise Refused(f"its matrices lie in axes {a[:-2]} and {b[:-2]}, and Caffe2 takes the same")
+    to.add("BatchMatMul", [left, right], node.output())
+
+
+@TABLE.row("BatchNormalization", becomes="SpatialBN", note="with is_test=1")
+def _batch_normalization(node: Node, to: Writer) -> None:
+    to.need(node.input(0), FLOAT)
+    if node.attributes.get("training_mode") or any(to.is_used(n) for n in node.outputs[1:]):
+        raise Refused("it is in training mode")
+    if node.since < 9 and node.attributes.get("spatial", 1) == 0:
+        raise Refused("it has a mean for each place (spatial=0), not for each channel")
+    to.add(
+        "SpatialBN",
+        [to.blob(name) for name in node.inputs],
+        node.output(),
+        is_test=1,
+        epsilon=float(node.attributes.get("epsilon", 1e-5)),
+    )
+
+
+@TABLE.row("InstanceNormalization", becomes="InstanceNorm", note="of images")
+def _instance_normalization(node: Node, to: Writer) -> None:
+    to.need(node.input(0), FLOAT)
+    if len(to.shape(node.input(0))) != 4:
+        raise Refused(f"its input has {len(to.shape(node.input(0)))} axes, and Caffe2 takes 4")
+    epsilon = float(node.attributes.get("epsilon", 1e-5))
+    to.add("InstanceNorm", [to.blob(n) for n in node.inputs], node.output(), epsilon=epsilon)
+
+
+@TABLE.row("GroupNormalization", becomes="GroupNorm", note="of opset 21 and later")
+def _group_normalization(node: Node, to: Writer) -> None:
+    to.need(node.input(0), FLOAT)
+    if node.since < 21:
+        raise Refused(
+            "before opset 21 it scales groups, not channels",
+            "Convert the model first: tensorkeep edit --opset 21.",
+        )
+    to.add(
+        "GroupNorm",
+        [to.blob(name) for name in node.inputs],
+        node.output(),
+        epsilon=float(node.attributes.get("epsilon", 1e-5)),
+        group=int(node.attributes["num_groups"]),
+    )
+
+
+@TABLE.row("LRN", becomes="LRN", note="of an odd size")
+def _lrn(node: Node, to: Writer) -> None:
+    to.need(node.input(0), FLOAT)
+    size = int(node.attributes["size"])
+    if size % 2 == 0 or len(to.shape(node.input(0))) != 4:
+        raise Refused(f"its size is {size}; Caffe2 takes odd ones, and images")
+    to.add(
+        "LRN",
+        [to.blob(node.input(0))],
+        [node.output(), to.fresh(f"{node.output()}_scale")],
+        size=size,
+        alpha=float(node.attributes.get("alpha", 1e-4)),
+        beta=float(node.attributes.get("beta", 0.75)),
+        bias=float(node.attributes.get("bias", 1.0)),
+    )
+
+
+@TABLE.row("Softmax", becomes="Softmax", note="along an axis that is not the last, by Transpose")
+def _softmax(node: Node, to: Writer) -> None:
+    _soften(node, to, node.output())
+
+
+@TABLE.row("LogSoftmax", becomes="Softmax, Log", note="which is -inf below -103; told")
+def _log_softmax(node: Node, to: Writer) -> None:
+    softened = _soften(node, to, None)
+    to.add("Log", [softened], node.output())
+    to.report.add("changed", str(node), "it is the Log of a Softmax, which is -inf below -103")
+
+
+def _soften(node: Node, to: Writer, output: str | None) -> str:
+    to.need(node.input(0), FLOAT)
+    shape, blob = to.shape(node.input(0)), to.blob(node.input(0))
+    rank = len(shape)
+    old = node.since < 13
+    axis = normal(int(node.attributes.get("axis", 1 if old else -1)), max(rank, 1))
+    if rank < 2:
+        rows = to.reshaped(blob, [1, -1])
+        return to.reshaped(to.add("Softmax", [rows], axis=1), shape, output)
+    if old or axis == rank - 1:
+        return to.add("Softmax", [blob], output, axis=axis)
+    order = [*(i for i in range(rank) if i != axis), axis]
+    turned = to.add("Transpose", [blob], axes=order)
+    soft = to.add("Softmax", [turned], axis=rank - 1)
+    return to.add("Transpose", [soft], output, axes=[order.index(i) for i in range(rank)])
