@@ -19,6 +19,7 @@ from tensorkeep.format import Format
 from tensorkeep.state import State, check_globs
 from tensorkeep.store import Location
 from tensorkeep.stores import Target, locate
+from tensorkeep.wire.caffe2.nets import init_beside
 
 PART = "{}"
 
@@ -273,8 +274,11 @@ def _targets(
     """Give what to write and where; all places are looked at before the first is written."""
     targets = _parts(state, target) if split else [(state, locate(target))]
     if not replace:
-        for _, location in targets:
+        for piece, location in targets:
             refuse_existing(location)
+            beside = init_beside(location) if piece.dialect == "caffe2" else None
+            if beside is not None:
+                refuse_existing(beside)
     return targets
 
 

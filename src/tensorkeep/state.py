@@ -109,7 +109,7 @@ class State(Mapping[str, Tensor]):
 
     @property
     def dialect(self) -> str:
-        """The dialect of the model that it is: "onnx", "nnef", "caffe2"; empty for tensors alone."""
+        """The dialect of the model that it is: "onnx", "nnef", "caffe2"; "" for tensors alone."""
         if self.graph is not None:
             return "onnx"
         return self.document.dialect if self.document is not None else ""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from tensorkeep import api
@@ -41,13 +40,13 @@ def parse_shapes(given: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def parse_constants(given: Sequence[str] | None) -> dict[str, npt.NDArray[Any]]:
+def parse_constants(given: Sequence[str] | None) -> dict[str, npt.ArrayLike]:
     """Read NAME=NUMBERS or NAME=FILE[:TENSOR], several times.
 
-    >>> parse_constants(["axes=0,-1"])["axes"].tolist()
-    [0, -1]
+    >>> parse_constants(["axes=0,-1", "k=3"])
+    {'axes': [0, -1], 'k': 3}
     """
-    constants: dict[str, npt.NDArray[Any]] = {}
+    constants: dict[str, npt.ArrayLike] = {}
     with ExitStack() as stack:
         for text in given or ():
             name, equals, value = text.partition("=")
@@ -71,11 +70,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _numbers(text: str) -> npt.NDArray[Any]:
-    parts = [part for part in text.split(",") if part]
-    whole = all(part.strip().lstrip("+-").isdigit() for part in parts)
-    values: list[Any] = [int(part) if whole else float(part) for part in parts]
-    return np.array(values if "," in text else values[0] if values else [], None if parts else "i8")
+def _numbers(text: str) -> int | float | list[int | float]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    whole = all(part.lstrip("+-").isdigit() for part in parts)
+    values: list[int | float] = [int(part) if whole else float(part) for part in parts]
+    return values[0] if len(values) == 1 and "," not in text else values
 
 
 def _read(text: str, stack: ExitStack) -> npt.NDArray[Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from tensorkeep.errors import TensorKeepError
+from tensorkeep.errors import TensorKeepError, TranslationError
 
 # The option that every command has.
 JsonOption = Annotated[
@@ -152,14 +152,17 @@ def plain(value: object) -> object:
     return str(value)
 
 
-def problem_of(error: TensorKeepError) -> dict[str, str]:
-    """Describe an error for JSON."""
-    return {
+def problem_of(error: TensorKeepError) -> dict[str, object]:
+    """Describe an error for JSON; what a translation refuses is listed one by one."""
+    described: dict[str, object] = {
         "kind": type(error).__name__,
         "message": str(error),
         "where": error.where,
         "cure": error.cure,
     }
+    if isinstance(error, TranslationError):
+        described["refusals"] = [each._asdict() for each in error.refusals]
+    return described
 
 
 # How the command line spells what the library's messages tell Python users to say.
@@ -181,4 +184,6 @@ def fail(error: TensorKeepError) -> None:
     text = str(error)
     for python, option in _SPELT.items():
         text = text.replace(python, option)
-    warn(f"{red('error:', sys.stderr)} {clean(text)}")
+    lines = text.split("\n") if isinstance(error, TranslationError) else [text]
+    shown = "\n".join(map(clean, lines))
+    warn(f"{red('error:', sys.stderr)} {shown}")

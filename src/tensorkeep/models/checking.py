@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NamedTuple
 
-from tensorkeep import api, formats
+from tensorkeep import formats
 from tensorkeep.errors import CorruptError, TensorKeepError, UnsafeError
 from tensorkeep.formats.onnx.files import opener_of
 from tensorkeep.graph import Graph
@@ -32,7 +32,7 @@ from tensorkeep.models.checks.scopes import Scope, roots
 from tensorkeep.models.checks.tensors import Held, check_file_sums, check_tensor, held_by
 from tensorkeep.models.checks.values import UNTYPED, check_values
 from tensorkeep.models.checks.windows import Contradiction, check_windows
-from tensorkeep.models.opening import Model, graph_of
+from tensorkeep.models.opening import Model, graph_of, opened
 from tensorkeep.state import State
 from tensorkeep.store import Location
 from tensorkeep.stores import locate
@@ -78,7 +78,8 @@ def check(model: Model, *, contents: bool = True, official: bool = True) -> list
     ['no-opset-import', 'unknown-input']
     """
     if isinstance(model, State):
-        graph = graph_of(model)
+        with opened(model) as state:
+            graph = graph_of(state)
         return examine(graph, digests=model.digests, contents=contents, official=official).findings
     with _parsed(locate(model)) as (graph, size):
         return examine(
@@ -100,9 +101,8 @@ def _parsed(location: Location) -> Iterator[tuple[Graph, int]]:
             size = 0
             message = _read_text(location, known.name)
         else:
-            with api.open(location) as state:
-                graph = graph_of(state)
-                yield graph, 0
+            with opened(location) as state:
+                yield graph_of(state), 0
                 return
         opener, close = opener_of(location)
         try:

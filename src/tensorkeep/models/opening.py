@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tensorkeep import api, models
-from tensorkeep.errors import ArgumentError, TensorKeepError
+from tensorkeep.errors import ArgumentError, TensorKeepError, UnknownFormatError
 from tensorkeep.graph import Graph
 from tensorkeep.state import State
 from tensorkeep.stores import Target
@@ -21,8 +21,11 @@ def open_model(model: Model) -> State:
         ArgumentError: it holds tensors alone, and no graph.
         TranslationError: it is a model that ONNX cannot say.
     """
-    state = model if isinstance(model, State) else api.open(model)
-    if state.document is not None:
+    try:
+        state = model if isinstance(model, State) else api.open(model)
+    except UnknownFormatError:  # it may be the folder of a pair of Caffe2's nets
+        return models.translate(model, "onnx").state
+    if state.document is not None or state.format == "caffe2-net":
         try:
             return models.translate(state, "onnx").state
         except TensorKeepError:

@@ -57,8 +57,14 @@ def compare(
     >>> compare(doubling(), doubling())
     [Agreement(output='y', largest=0.0, relative=0.0, shape=(1,))]
     """
-    fixed = dict(constants or {})
     with session(a) as first, session(b) as second:
+        ranks = {value.name: value.axes for value in first.inputs}
+        fixed = {
+            name: np.reshape(value, 1)
+            if len(ranks.get(name) or ()) == np.ndim(value) + 1
+            else value
+            for name, value in (constants or {}).items()
+        }
         mine = [value for value in first.inputs if value.name not in fixed]
         theirs = _pair([v.name for v in mine], [v.name for v in second.inputs], "inputs")
         if isinstance(inputs, str) and inputs == RANDOM:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from tensorkeep import api
-from tensorkeep.errors import ArgumentError, TensorKeepError
+from tensorkeep.errors import ArgumentError, TensorKeepError, UnknownFormatError
 from tensorkeep.models.exchange import (
     caffe2_to_onnx,
     nnef_to_onnx,
     onnx_to_caffe2,
     onnx_to_nnef,
 )
-from tensorkeep.models.exchange.caffe2_to_onnx.opening import with_weights
+from tensorkeep.models.exchange.caffe2_to_onnx.opening import is_caffe2, open_caffe2
 from tensorkeep.models.exchange.report import Report
 from tensorkeep.similar import did_you_mean
 from tensorkeep.state import State
-from tensorkeep.stores import Target
+from tensorkeep.stores import Target, locate
 
 DIALECTS = ("onnx", "nnef", "caffe2")
 Shapes = Mapping[str, Sequence[int]]
@@ -72,13 +73,26 @@ def translate(
             f"there is no dialect {dialect!r}",
             cure=did_you_mean(str(dialect), DIALECTS) or f"There are {', '.join(DIALECTS)}.",
         )
-    state = model if isinstance(model, State) else api.open(model)
+    state = model if isinstance(model, State) else _open(model)
     try:
         return _translate(state, dialect, shapes, constants, weights)
     except TensorKeepError:
         if state is not model:
             state.close()
         raise
+
+
+def _open(target: Target) -> State:
+    """Open a model; a folder may be that of a pair of Caffe2's nets."""
+    try:
+        return api.open(target)
+    except UnknownFormatError as unknown:
+        location = locate(target)
+        if location.key:
+            raise
+        with suppress(ArgumentError):
+            return open_caffe2(location)
+        raise unknown from None
 
 
 def _translate(
@@ -88,6 +102,8 @@ def _translate(
     constants: Mapping[str, Any] | None,
     weights: Weights | None,
 ) -> Translated:
+    if is_caffe2(state):
+        state, weights = open_caffe2(state, weights), None
     if not state.dialect:
         raise ArgumentError(
             "holds tensors, but no model",
@@ -95,9 +111,7 @@ def _translate(
             cure="Give a model: ONNX, NNEF, or a Caffe2 predict net.",
         )
     report = Report(state.dialect, dialect)
-    if state.dialect == "caffe2":
-        state = with_weights(state, weights)
-    elif weights is not None:
+    if weights is not None:
         raise ArgumentError(
             f"weights fill the blobs of a Caffe2 net; this is {state.dialect.upper()}",
             where=state.where,
