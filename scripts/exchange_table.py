@@ -50,8 +50,14 @@ def section(direction: str) -> str:
     importlib.import_module(package)  # whose topics register their rows
     table: Table[Any] = importlib.import_module(f"{package}.table").TABLE
     source, target = TITLES[table.source], TITLES[table.target]
+    alike: dict[tuple[str, str], list[str]] = {}  # what becomes the same stands in one row
+    for row in table:
+        alike.setdefault((row.becomes, row.note), []).append(f"`{row.operator}`")
     rows = [f"| {source} | {target} | to know |", "| --- | --- | --- |"]
-    rows += [f"| `{row.operator}` | {_cell(row.becomes)} | {_cell(row.note)} |" for row in table]
+    rows += [
+        f"| {' '.join(names)} | {_cell(becomes)} | {_cell(note)} |"
+        for (becomes, note), names in alike.items()
+    ]
     return f"{len(table)} operators of {source}.\n\n" + "\n".join(rows) + "\n"
 
 

@@ -64,12 +64,8 @@ _EXACT_INT = 2**53
 _MEMBERS = {_VERSION, "metadata", "framework", "state", "tensors", "order", _SEAL}
 _ZARR = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 _INDEXES = (".bin.index.json", ".msgpack.index.json", ".safetensors.index.json")
-_OTHERS = (
-    *_INDEXES,
-    ".onnx.json",
-    ".arch.json",
-    ".weights.json",
-)  # names that mean what other formats read
+# Names that mean what other formats read.
+_OTHERS = (*_INDEXES, ".onnx.json", ".arch.json", ".weights.json")
 
 _BLOCK = 3 << 16  # bytes: whole elements of any type, and whole groups of base64
 _ROW = 8192  # elements of a row written at a time
