@@ -16,6 +16,7 @@ from tensorkeep.api import ProgressReport
 from tensorkeep.casting import cast, check_castable
 from tensorkeep.errors import ArgumentError, LossError, MissingError
 from tensorkeep.format import Format
+from tensorkeep.models.opening import open_whole
 from tensorkeep.state import State, check_globs
 from tensorkeep.store import Location
 from tensorkeep.stores import Target, locate
@@ -245,7 +246,7 @@ def _opened(
     if not sources:
         raise ArgumentError("there is nothing to convert", cure="Give a file, or several.")
     with ExitStack() as stack:
-        yield [stack.enter_context(api.open(each)) for each in sources], prefixes
+        yield [stack.enter_context(open_whole(each)) for each in sources], prefixes
 
 
 def _cast_all(state: State, to: dtypes.DType) -> State:

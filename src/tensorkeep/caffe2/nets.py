@@ -247,8 +247,9 @@ def _refuse_computing(net: Message) -> None:
     raise UnsupportedError(
         f"is {kind} with operators that do not run here: {listed}",
         where=_called(net),
-        cure="Weights are in its init net: give that (init_net.pb) to get them. Computing takes "
-        "Caffe2, or the model converted for another runtime.",
+        cure="Weights are in its init net: give that (init_net.pb) to get them. To compute, "
+        "tensorkeep.run takes the net itself, or convert it: tensorkeep convert predict_net.pb "
+        "model.onnx.",
     )
 
 
@@ -289,7 +290,7 @@ _OTHERS = [
         (
             rb"\x08[\x01-\x7f][\x12\x1a:]",
             "looks like an ONNX model, not a Caffe2 net",
-            "Open it with a reader of ONNX.",
+            "Open it with tensorkeep.open.",
         ),
         (
             rb"[^\0]\0\0\0",

@@ -92,14 +92,13 @@ def _parsed(location: Location) -> Iterator[tuple[Graph, int]]:
     """Give the graph of a file, none of whose tensors was looked at, and the bytes it has."""
     location = formats.find(location)
     try:
-        known = formats.detect(location)
-        close = None
-        if known.name == "onnx":
+        known = formats.detect(location).name if location.key else ""  # of a folder others tell
+        if known == "onnx":
             size = location.source.size
             message = Message.parse(MODEL, location.source, where=location.where)
-        elif known.name in ("onnx-text", "onnx-json"):
+        elif known in ("onnx-text", "onnx-json"):
             size = 0
-            message = _read_text(location, known.name)
+            message = _read_text(location, known)
         else:
             with opened(location) as state:
                 yield graph_of(state), 0

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tensorkeep import api, models
 from tensorkeep.errors import ArgumentError, TensorKeepError, UnknownFormatError
 from tensorkeep.graph import Graph
 from tensorkeep.state import State
-from tensorkeep.stores import Target
+from tensorkeep.stores import Target, locate
 
 Model = Target | State
+
+
+def open_whole(target: Target) -> State:
+    """Open a file, or a folder that holds the nets of one model of Caffe2's.
+
+    Raises:
+        UnknownFormatError: no format recognises it.
+        ArgumentError: a folder holds the nets of several models.
+    """
+    try:
+        return api.open(target)
+    except UnknownFormatError:
+        location = locate(target)
+        if location.key:
+            raise
+        from tensorkeep.models.exchange.caffe2_to_onnx.opening import open_caffe2
+
+        with suppress(UnknownFormatError):
+            return open_caffe2(location)
+        raise
 
 
 def open_model(model: Model) -> State:
@@ -21,10 +41,7 @@ def open_model(model: Model) -> State:
         ArgumentError: it holds tensors alone, and no graph.
         TranslationError: it is a model that ONNX cannot say.
     """
-    try:
-        state = model if isinstance(model, State) else api.open(model)
-    except UnknownFormatError:  # it may be the folder of a pair of Caffe2's nets
-        return models.translate(model, "onnx").state
+    state = model if isinstance(model, State) else open_whole(model)
     if state.document is not None or state.format == "caffe2-net":
         try:
             return models.translate(state, "onnx").state

@@ -11,7 +11,13 @@ import pytest
 from tests.models.exchange.caffe2_nets import net, op, translated
 
 import tensorkeep as tk
-from tensorkeep.errors import ArgumentError, CorruptError, LossError, MissingError
+from tensorkeep.errors import (
+    ArgumentError,
+    CorruptError,
+    LossError,
+    MissingError,
+    UnknownFormatError,
+)
 from tensorkeep.message import Message
 from tensorkeep.models.exchange.caffe2_to_onnx import is_caffe2, open_caffe2
 from tensorkeep.state import State
@@ -111,7 +117,7 @@ def test_an_init_net_alone_says_what_it_lacks(tmp_path: Path) -> None:
 
 
 def test_folders_without_a_net_or_with_several(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="holds no predict net of Caffe2's"):
+    with pytest.raises(UnknownFormatError, match="holds no predict net of Caffe2's"):
         open_caffe2(tmp_path)
     put(tmp_path, "a_predict_net.pb", "a_init_net.pb")
     put(tmp_path, "b_predict_net.pb", "b_init_net.pb")

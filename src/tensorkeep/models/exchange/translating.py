@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
-from tensorkeep import api
-from tensorkeep.errors import ArgumentError, TensorKeepError, UnknownFormatError
+from tensorkeep.errors import ArgumentError, TensorKeepError
 from tensorkeep.models.exchange import (
     caffe2_to_onnx,
     nnef_to_onnx,
@@ -16,9 +14,10 @@ from tensorkeep.models.exchange import (
 )
 from tensorkeep.models.exchange.caffe2_to_onnx.opening import is_caffe2, open_caffe2
 from tensorkeep.models.exchange.report import Report
+from tensorkeep.models.opening import open_whole
 from tensorkeep.similar import did_you_mean
 from tensorkeep.state import State
-from tensorkeep.stores import Target, locate
+from tensorkeep.stores import Target
 
 DIALECTS = ("onnx", "nnef", "caffe2")
 Shapes = Mapping[str, Sequence[int]]
@@ -73,26 +72,13 @@ def translate(
             f"there is no dialect {dialect!r}",
             cure=did_you_mean(str(dialect), DIALECTS) or f"There are {', '.join(DIALECTS)}.",
         )
-    state = model if isinstance(model, State) else _open(model)
+    state = model if isinstance(model, State) else open_whole(model)
     try:
         return _translate(state, dialect, shapes, constants, weights)
     except TensorKeepError:
         if state is not model:
             state.close()
         raise
-
-
-def _open(target: Target) -> State:
-    """Open a model; a folder may be that of a pair of Caffe2's nets."""
-    try:
-        return api.open(target)
-    except UnknownFormatError as unknown:
-        location = locate(target)
-        if location.key:
-            raise
-        with suppress(ArgumentError):
-            return open_caffe2(location)
-        raise unknown from None
 
 
 def _translate(

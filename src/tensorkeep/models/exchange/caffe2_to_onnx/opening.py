@@ -15,7 +15,12 @@ import numpy.typing as npt
 
 from tensorkeep import api
 from tensorkeep.database import Database
-from tensorkeep.errors import ArgumentError, MissingError, TensorKeepError
+from tensorkeep.errors import (
+    ArgumentError,
+    MissingError,
+    TensorKeepError,
+    UnknownFormatError,
+)
 from tensorkeep.message import Message
 from tensorkeep.models.exchange.caffe2_to_onnx.facts import read_value_info
 from tensorkeep.state import State
@@ -59,7 +64,8 @@ def open_caffe2(target: Target | State, weights: Weights | None = None) -> State
 
     Raises:
         MissingError: there is no such file, or an init net without a predict net.
-        ArgumentError: the folder holds no model, or more than one; it is no net.
+        UnknownFormatError: the folder holds no net.
+        ArgumentError: the folder holds more than one; it is no net.
         CorruptError: it is damaged.
     """
     if isinstance(target, State):
@@ -282,7 +288,8 @@ def _net_in(folder: Location) -> Location:
     """Find the predict net of a folder.
 
     Raises:
-        ArgumentError: there is none, or several.
+        UnknownFormatError: there is none.
+        ArgumentError: there are several.
     """
     found: list[Location] = []
     for _, key in zip(range(_MOST_LISTED), folder.store.keys(), strict=False):
@@ -295,12 +302,13 @@ def _net_in(folder: Location) -> Location:
     stems = {_split(location.key)[0] for location in found}
     if len(stems) == 1:
         return min(found, key=lambda location: _ENDINGS.index(_split(location.key)[1].lower()))
+    cure = "Give the file itself."
+    if not found:
+        raise UnknownFormatError(
+            "holds no predict net of Caffe2's", where=folder.where, cure=cure
+        )
     listed = ", ".join(location.key for location in found[:5])
-    raise ArgumentError(
-        f"holds several predict nets: {listed}" if found else "holds no predict net of Caffe2's",
-        where=folder.where,
-        cure="Give the file itself.",
-    )
+    raise ArgumentError(f"holds several predict nets: {listed}", where=folder.where, cure=cure)
 
 
 __all__ = ["Weights", "is_caffe2", "open_caffe2", "with_weights"]

@@ -123,6 +123,10 @@ class Writer(Emitter):
         sizes: Shape = tuple(axis for axis in known or () if isinstance(axis, int))
         self.shapes[name] = sizes if known is not None and len(sizes) == len(known) else None
 
+    def limit_opset(self, most: int) -> None:
+        """Have the model be of an opset that is no newer, for operators that runtimes lag with."""
+        self.opset = self._domains[""] = min(self.opset, most)
+
     def same(self, name: str, other: str) -> None:
         """Say that a value is a weight or constant by another name."""
         self._tensors[name] = self._tensors[other]

@@ -82,8 +82,9 @@ def _copy(name: str, to: Writer) -> None:
             "it is an input and an output, and one blob cannot be both",
             "Rename the output by an Identity before.",
         )
+    tensor = to.held(name)
     held = to.fresh(f"{name}_value")
-    to.weights[held] = to.model.constants[name]
+    to.weights[held] = tensor
     to.add("Copy", [held], name)
 
 
@@ -92,6 +93,9 @@ def _translate(node: Node, to: Writer) -> None:
         raise Refused(f"it is an operator of {node.domain!r}, which Caffe2 does not have")
     if node.operator not in TABLE:
         raise Refused("Caffe2 has nothing that does the same, or nothing that is translated to")
+    for name in (*node.inputs, *node.outputs):
+        if 0 in to.model.shapes.get(name, ()) and not to.model.is_constant(name):
+            raise Refused(f"{name!r} has no elements, which Caffe2 does not compute with")
     try:
         TABLE[node.operator].translate(node, to)
     except TensorKeepError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tensorkeep import dtypes
@@ -15,7 +17,6 @@ _SAME = {
     "Relu": "Relu",
     "Sigmoid": "Sigmoid",
     "Tanh": "Tanh",
-    "Softplus": "Softplus",
     "Softsign": "Softsign",
     "Exp": "Exp",
     "Log": "Log",
@@ -45,6 +46,15 @@ for _name, _other in _SAME.items():
     TABLE.row(_name, becomes=_other)(_same)
 
 
+@TABLE.row("Softplus", becomes="Relu, Abs, Negative, Softplus, Add")
+def _softplus(node: Node, to: Writer) -> None:
+    """Caffe2's own is infinite from 89 on, since it raises e to that."""
+    to.need(node.input(0), FLOAT)
+    blob = to.blob(node.input(0))
+    small = to.add("Softplus", [to.add("Negative", [to.add("Abs", [blob])])])
+    to.add("Add", [to.add("Relu", [blob]), small], node.output())
+
+
 @TABLE.row("Neg", becomes="Negative")
 def _negative(node: Node, to: Writer) -> None:
     to.need(node.input(0), FLOAT, *INTEGERS)
@@ -63,10 +73,15 @@ def _dropout(node: Node, to: Writer) -> None:
     training = node.input(2)
     if training and bool(to.model.number(training, "training_mode")):
         raise Refused("it is in training mode, and what comes out of it is random")
-    ratio = node.attributes.get("ratio", 0.5)
-    if node.input(1):
+    if node.since < 7 and not node.attributes.get("is_test", 0):
+        to.report.add("changed", str(node), "it drops nothing, as when a model is used")
+    ratio, blob = float(node.attributes.get("ratio", 0.5)), to.blob(node.input(0))
+    if node.input(1) and to.model.is_constant(node.input(1)):
         ratio = to.model.number(node.input(1), "ratio")
-    to.add("Dropout", [to.blob(node.input(0))], node.output(), is_test=1, ratio=float(ratio))
+    if to.model.type(node.input(0)) != FLOAT or not 0 <= ratio < 1:
+        to.add("Copy", [blob], node.output())
+        return
+    to.add("Dropout", [blob], node.output(), is_test=1, ratio=ratio)
 
 
 _WITH = {"LeakyRelu": {"alpha": 0.01}, "Elu": {"alpha": 1.0}, "ThresholdedRelu": {"alpha": 1.0}}
@@ -98,7 +113,7 @@ def _hard_sigmoid(node: Node, to: Writer) -> None:
     to.add("HardSigmoid", [blob], node.output(), alpha=float(alpha), beta=float(beta))
 
 
-@TABLE.row("Gelu", becomes="Gelu", note="approximate tanh is fast_gelu")
+@TABLE.row("Gelu", becomes="Gelu", note="the exact one, not that by tanh")
 def _gelu(node: Node, to: Writer) -> None:
     to.need(node.input(0), FLOAT)
     if node.attributes.get("approximate", "none") not in ("none", b"none"):
@@ -111,9 +126,10 @@ def _prelu(node: Node, to: Writer) -> None:
     to.need(node.input(0), FLOAT)
     slope, shape = to.model.array(node.input(1), "the slope"), to.shape(node.input(0))
     per_channel = (1,) * (len(shape) - slope.ndim) + slope.shape
+    if len(shape) < 2 or slope.ndim > len(shape):
+        raise Refused("Caffe2's PRelu takes what has an axis of channels")
     fits = slope.size == 1 or (
-        len(shape) > 1
-        and slope.size == shape[1]
+        slope.size == shape[1]
         and all(size == 1 for axis, size in enumerate(per_channel) if axis != 1)
     )
     if not fits:
@@ -125,7 +141,7 @@ def _prelu(node: Node, to: Writer) -> None:
 @TABLE.row("Clip", becomes="Clip", note="the bounds have to be constants")
 def _clip(node: Node, to: Writer) -> None:
     to.need(node.input(0), FLOAT)
-    bounds = {}
+    bounds = {"min": -math.inf, "max": math.inf}  # left out, it would cut what is infinite
     for index, key in ((1, "min"), (2, "max")):
         if node.input(index):
             bounds[key] = to.model.number(node.input(index), key)
@@ -141,6 +157,8 @@ def _pow(node: Node, to: Writer) -> None:
     base = to.blob(node.input(0))
     if to.model.is_constant(node.input(1)) and to.model.array(node.input(1)).size == 1:
         exponent = to.model.number(node.input(1))
+        if math.isfinite(exponent) and float(np.float32(exponent)) != exponent:
+            raise Refused(f"its exponent {exponent} is no float32, which Caffe2's is")
         if len(to.shape(node.output())) != len(to.shape(node.input(0))):
             base = to.reshaped(base, to.shape(node.output()))
         to.add("Pow", [base], node.output(), exponent=exponent)
@@ -165,6 +183,8 @@ _LOGIC = {"And": "And", "Or": "Or", "Xor": "Xor"}
 def _binary(node: Node, to: Writer) -> None:
     type = (_BINARY | _COMPARING | _LOGIC)[node.operator]
     kinds = ("bool",) if node.operator in _LOGIC else (FLOAT, *INTEGERS)
+    if node.operator == "Equal":
+        kinds = (*kinds, "bool")
     for index in (0, 1):
         to.need(node.input(index), *kinds)
     if node.operator == "Div" and to.model.type(node.input(0)) != FLOAT:
@@ -206,7 +226,7 @@ def _not(node: Node, to: Writer) -> None:
 _MANY = {"Sum": "Sum", "Max": "Max", "Min": "Min", "Mean": "Mean"}
 
 
-@TABLE.row("Sum", becomes="Sum", note="of one shape")
+@TABLE.row("Sum", becomes="Sum", note="or Add, one after the other, of several shapes")
 @TABLE.row("Max", becomes="Max", note="of one shape")
 @TABLE.row("Min", becomes="Min", note="of one shape")
 @TABLE.row("Mean", becomes="Mean", note="of one shape")
@@ -217,15 +237,22 @@ def _many(node: Node, to: Writer) -> None:
     if len(node.inputs) == 1:
         to.add("Copy", [to.blob(node.input(0))], node.output())
         return
+    blobs = [to.blob(name) for name in node.inputs]
+    if len(shapes) > 1 and node.operator == "Sum":
+        first, *others, last = blobs
+        for other in others:
+            first = to.add("Add", [first, other])
+        to.add("Add", [first, last], node.output())
+        return
     if len(shapes) > 1:
         raise Refused(f"its inputs have the shapes {sorted(shapes)}, and Caffe2 takes one")
-    to.add(_MANY[node.operator], [to.blob(name) for name in node.inputs], node.output())
+    to.add(_MANY[node.operator], blobs, node.output())
 
 
 @TABLE.row("Where", becomes="Where", note="of one shape")
 def _where(node: Node, to: Writer) -> None:
     shapes = {to.shape(name) for name in node.inputs}
-    to.need(node.input(1), FLOAT, *INTEGERS)
+    to.need(node.input(1), FLOAT, *INTEGERS, "bool")
     if len(shapes) > 1:
         raise Refused(f"its inputs have the shapes {sorted(shapes)}, and Caffe2 takes one")
     to.add("Where", [to.blob(name) for name in node.inputs], node.output())

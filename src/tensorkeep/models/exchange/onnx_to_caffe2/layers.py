@@ -37,6 +37,8 @@ def _conv_transpose(node: Node, to: Writer) -> None:
         raise Refused("it has dilations, which Caffe2's has not")
     strides = [int(step) for step in node.attributes.get("strides", (1, 1))]
     adjusted = [int(more) for more in node.attributes.get("output_padding", (0, 0))]
+    if any(more > step for more, step in zip(adjusted, strides, strict=True)):
+        raise Refused(f"its output_padding {adjusted} is more than its strides {strides}")
     given = [int(pad) for pad in node.attributes.get("pads", (0,) * 4)]
     pads = [0] * 4
     for axis in range(2):
@@ -95,7 +97,7 @@ def _gemm(node: Node, to: Writer) -> None:
         to.add("Add", [made, more], node.output())
 
 
-@TABLE.row("MatMul", becomes="MatMul", note="BatchMatMul with more axes")
+@TABLE.row("MatMul", becomes="MatMul", note="BatchMatMul with more axes, or of a vector")
 def _matmul(node: Node, to: Writer) -> None:
     to.need(node.input(0), FLOAT)
     a, b = to.shape(node.input(0)), to.shape(node.input(1))
@@ -103,23 +105,38 @@ def _matmul(node: Node, to: Writer) -> None:
     if len(a) == 2 and len(b) == 2:
         to.add("MatMul", [left, right], node.output())
         return
-    if len(a) < 2 or len(b) < 1:
-        raise Refused("it multiplies a vector", "Put an Unsqueeze before it.")
-    if len(b) == 2:
+    if len(a) > 2 and len(b) == 2:
         flat = to.reshaped(left, [-1, a[-1]])
         product = to.add("MatMul", [flat, right])
         to.reshaped(product, [*a[:-1], b[-1]], node.output())
         return
-    if len(a) != len(b) or a[:-2] != b[:-2]:
+    shorter = min(len(a[:-2]), len(b[:-2]))
+    if a[:-2][len(a[:-2]) - shorter :] != b[:-2][len(b[:-2]) - shorter :]:
         raise Refused(f"its matrices lie in axes {a[:-2]} and {b[:-2]}, and Caffe2 takes the same")
-    to.add("BatchMatMul", [left, right], node.output())
+    if len(a) == len(b) == 1:
+        product = to.add("BatchMatMul", [left, right], broadcast=1)
+        to.reshaped(product, [], node.output())
+        return
+    extra = {} if len(a) == len(b) else {"broadcast": 1}
+    to.add("BatchMatMul", [left, right], node.output(), **extra)
 
 
 @TABLE.row("BatchNormalization", becomes="SpatialBN", note="with is_test=1")
 def _batch_normalization(node: Node, to: Writer) -> None:
     to.need(node.input(0), FLOAT)
-    if node.attributes.get("training_mode") or any(to.is_used(n) for n in node.outputs[1:]):
-        raise Refused("it is in training mode")
+    training = node.attributes.get("training_mode", 0)
+    if node.since < 7:
+        training = not node.attributes.get("is_test", 0)
+    if training or any(to.is_used(name) for name in node.outputs[1:]):
+        raise Refused(
+            "it is in training mode, computing the statistics of what it is given",
+            "Export the model for inference, or set training_mode to 0.",
+        )
+    if to.model.rank(node.input(0)) < 2:
+        raise Refused("its input has no axis of channels")
+    epsilon = float(node.attributes.get("epsilon", 1e-5))
+    if epsilon <= 0:
+        raise Refused(f"its epsilon is {epsilon}, and Caffe2's has to be more than 0")
     if node.since < 9 and node.attributes.get("spatial", 1) == 0:
         raise Refused("it has a mean for each place (spatial=0), not for each channel")
     to.add(
@@ -127,7 +144,7 @@ def _batch_normalization(node: Node, to: Writer) -> None:
         [to.blob(name) for name in node.inputs],
         node.output(),
         is_test=1,
-        epsilon=float(node.attributes.get("epsilon", 1e-5)),
+        epsilon=epsilon,
     )
 
 
@@ -174,30 +191,37 @@ def _lrn(node: Node, to: Writer) -> None:
     )
 
 
+@TABLE.row("LogSoftmax", becomes="Sub, Exp, Log, ReduceMax, ReduceSum")
+def _log_softmax(node: Node, to: Writer) -> None:
+    """Not the Log of a Softmax, which is -inf below -103."""
+    to.need(node.input(0), FLOAT)
+    axis, old = _softened(node, to)
+    axes = list(range(axis, to.model.rank(node.input(0)))) if old else [axis]
+    blob = to.blob(node.input(0))
+    largest = to.add("ReduceMax", [blob], axes=axes, keepdims=1)
+    below = to.add("Sub", [blob, largest])
+    total = to.add("ReduceSum", [to.add("Exp", [below])], axes=axes, keepdims=1)
+    to.add("Sub", [below, to.add("Log", [total])], node.output())
+
+
 @TABLE.row("Softmax", becomes="Softmax", note="along an axis that is not the last, by Transpose")
 def _softmax(node: Node, to: Writer) -> None:
-    _soften(node, to, node.output())
-
-
-@TABLE.row("LogSoftmax", becomes="Softmax, Log", note="which is -inf below -103; told")
-def _log_softmax(node: Node, to: Writer) -> None:
-    softened = _soften(node, to, None)
-    to.add("Log", [softened], node.output())
-    to.report.add("changed", str(node), "it is the Log of a Softmax, which is -inf below -103")
-
-
-def _soften(node: Node, to: Writer, output: str | None) -> str:
     to.need(node.input(0), FLOAT)
-    shape, blob = to.shape(node.input(0)), to.blob(node.input(0))
-    rank = len(shape)
-    old = node.since < 13
-    axis = normal(int(node.attributes.get("axis", 1 if old else -1)), max(rank, 1))
-    if rank < 2:
-        rows = to.reshaped(blob, [1, -1])
-        return to.reshaped(to.add("Softmax", [rows], axis=1), shape, output)
+    axis, old = _softened(node, to)
+    rank, blob = to.model.rank(node.input(0)), to.blob(node.input(0))
     if old or axis == rank - 1:
-        return to.add("Softmax", [blob], output, axis=axis)
+        to.add("Softmax", [blob], node.output(), axis=axis)
+        return
     order = [*(i for i in range(rank) if i != axis), axis]
     turned = to.add("Transpose", [blob], axes=order)
     soft = to.add("Softmax", [turned], axis=rank - 1)
-    return to.add("Transpose", [soft], output, axes=[order.index(i) for i in range(rank)])
+    to.add("Transpose", [soft], node.output(), axes=[order.index(i) for i in range(rank)])
+
+
+def _softened(node: Node, to: Writer) -> tuple[int, bool]:
+    """Give the axis, and whether all from it on are taken as one, as ONNX had it at first."""
+    rank = to.model.rank(node.input(0))
+    if rank == 0:
+        raise Refused("it is of a number, and Caffe2's takes axes")
+    old = node.since < 13
+    return normal(int(node.attributes.get("axis", 1 if old else -1)), rank), old

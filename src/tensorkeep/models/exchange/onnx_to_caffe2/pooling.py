@@ -12,13 +12,15 @@ from tensorkeep.models.exchange.onnx_to_caffe2.table import TABLE
 from tensorkeep.models.exchange.onnx_to_caffe2.writer import FLOAT, Writer
 from tensorkeep.models.exchange.onnx_to_nnef.windows import windows_of
 from tensorkeep.models.exchange.report import Refused
-from tensorkeep.models.exchange.settled import Node
+from tensorkeep.models.exchange.settled import Node, normal
 
 
 @TABLE.row("MaxPool", becomes="MaxPool", note="ceil_mode is more padding at the end")
 @TABLE.row("AveragePool", becomes="AveragePool", note="likewise")
 def _pool(node: Node, to: Writer) -> None:
     to.need(node.input(0), FLOAT)
+    if not 3 <= len(to.shape(node.input(0))) <= 5:
+        raise Refused("Caffe2 pools one to three spatial axes")
     if to.is_used(node.output(1)):
         raise Refused("its indices are used, which Caffe2's MaxPool does not give")
     kernel = [int(length) for length in node.attributes["kernel_shape"]]
@@ -78,6 +80,11 @@ def _pad(node: Node, to: Writer) -> None:
         whole[axis], whole[axis + rank] = pads[place], pads[place + len(axes)]
     if any(whole[axis] or whole[axis + rank] for axis in (0, 1)) or min(whole) < 0:
         raise Refused("it pads the batch or the channels, or takes away")
+    sizes = to.shape(node.input(0))
+    if mode == "reflect" and any(
+        pad >= sizes[axis % rank] for axis, pad in enumerate(whole) if axis % rank > 1
+    ):
+        raise Refused("it reflects more than there is")
     value = float(node.attributes.get("value", 0.0))
     if node.input(2):
         value = to.model.number(node.input(2), "the value")
@@ -101,38 +108,52 @@ def _resize(node: Node, to: Writer) -> None:
         raise Refused(f"its mode is {mode!r}, and Caffe2's ResizeNearest has none")
     if len(size) != 4 or size[:2] != out[:2] or 0 in out:
         raise Refused("Caffe2 resizes the height and width of images")
-    scales = [b / a for a, b in zip(size[2:], out[2:], strict=True)]
-    for axis, scale in enumerate(scales):
-        theirs = np.minimum(
-            (np.arange(out[2 + axis]) / np.float32(scale)).astype(int), size[2 + axis] - 1
-        )
-        ours = _places(node, size[2 + axis], out[2 + axis], to, axis)
-        if int(size[2 + axis] * np.float32(scale)) != out[2 + axis] or not np.array_equal(
-            theirs, ours
+    word = _word(node, "keep_aspect_ratio_policy", "stretch")
+    if word != "stretch":
+        raise Refused(f"its sizes are {word} than what is given")
+    scales = [_scale(node, size[axis], out[axis], to, axis) for axis in (2, 3)]
+    for axis, scale in zip((2, 3), scales, strict=True):
+        made = int(np.float32(size[axis]) * np.float32(scale))
+        if made != out[axis] or not np.array_equal(
+            _taken(size[axis], out[axis], scale), _places(node, size[axis], out[axis], scale)
         ):
             raise Refused("it takes other pixels than Caffe2's ResizeNearest does")
     to.add(
         "ResizeNearest",
         [to.blob(node.input(0))],
         node.output(),
-        height_scale=float(scales[0]),
-        width_scale=float(scales[1]),
+        height_scale=scales[0],
+        width_scale=scales[1],
     )
 
 
-def _places(node: Node, size: int, out: int, to: Writer, axis: int) -> npt.NDArray[Any]:
-    """Give the pixel that each of the output is taken from, as ONNX has it."""
-    scale = out / size
+def _scale(node: Node, size: int, out: int, to: Writer, axis: int) -> float:
+    """Give how much larger an axis becomes, as the node says it."""
     given = node.input(1) if node.operator == "Upsample" or node.since < 11 else node.input(2)
-    if given and to.model.is_constant(given) and to.model.array(given).size:
-        scale = float(to.model.array(given).reshape(-1)[2 + axis])
-    elif "scales" in node.attributes:
-        scale = float(node.attributes["scales"][2 + axis])
+    if "scales" in node.attributes:
+        return float(node.attributes["scales"][axis])
+    axes = [normal(int(each), 4) for each in node.attributes.get("axes", range(4))]
+    if given and to.model.array(given, "scales").size and axis in axes:
+        return float(to.model.array(given).reshape(-1)[axes.index(axis)])
+    return out / size
+
+
+def _taken(size: int, out: int, scale: float) -> npt.NDArray[Any]:
+    """Give the pixel that each of the output is taken from, as Caffe2 has it."""
+    places = np.arange(out, dtype=np.float32) / np.float32(scale)
+    found: npt.NDArray[Any] = np.minimum(places.astype(int), size - 1)
+    return found
+
+
+def _places(node: Node, size: int, out: int, scale: float) -> npt.NDArray[Any]:
+    """Give the pixel that each of the output is taken from, as ONNX has it."""
     at = np.arange(out, dtype=np.float64)
     word = "asymmetric" if node.operator == "Upsample" or node.since < 11 else "half_pixel"
     word = _word(node, "coordinate_transformation_mode", word)
     if word == "asymmetric":
         places = at / scale
+    elif word == "pytorch_half_pixel" and out == 1:
+        places = at * 0
     elif word in ("half_pixel", "pytorch_half_pixel"):
         places = (at + 0.5) / scale - 0.5
     else:

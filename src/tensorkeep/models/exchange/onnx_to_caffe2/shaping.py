@@ -57,9 +57,10 @@ def _unsqueeze(node: Node, to: Writer) -> None:
 def _transpose(node: Node, to: Writer) -> None:
     rank = len(to.shape(node.input(0)))
     order = [int(axis) for axis in node.attributes.get("perm", range(rank)[::-1])]
-    if not order:
+    if sorted(order) == order:
         to.add("Copy", [to.blob(node.input(0))], node.output())
         return
+    to.need(node.input(0), FLOAT, *INTEGERS)
     to.add("Transpose", [to.blob(node.input(0))], node.output(), axes=order)
 
 
@@ -73,8 +74,8 @@ def _concat(node: Node, to: Writer) -> None:
 @TABLE.row("Split", becomes="Split")
 def _split(node: Node, to: Writer) -> None:
     axis = normal(int(node.attributes.get("axis", 0)), len(to.shape(node.input(0))))
-    sizes = [to.shape(name)[axis] for name in node.outputs if name]
-    if sum(sizes) != to.shape(node.input(0))[axis]:
+    sizes = [to.shape(name)[axis] if name else 0 for name in node.outputs]
+    if not all(node.outputs):
         raise Refused("one of its outputs is left out")
     to.add("Split", [to.blob(node.input(0))], list(node.outputs), axis=axis, split=sizes)
 
@@ -94,7 +95,7 @@ def _slice(node: Node, to: Writer) -> None:
         steps = [1] * len(starts)
     if any(step != 1 for step in steps):
         raise Refused(f"its steps are {steps}, and Caffe2 takes every element")
-    to.need(node.input(0), FLOAT, *INTEGERS)
+    to.need(node.input(0), FLOAT, *INTEGERS, "bool", "uint8")
     cuts = []
     for axis, start, end in zip(axes, starts, ends, strict=True):
         first, last, _ = slice(start, end).indices(shape[axis])
@@ -112,18 +113,22 @@ def _slice(node: Node, to: Writer) -> None:
         blob = to.add("Slice", [blob], output, starts=heads, ends=tails)
 
 
-@TABLE.row("Gather", becomes="Gather", note="indices from 0 on")
+@TABLE.row("Gather", becomes="Gather", note="older runtimes take no indices below 0")
 def _gather(node: Node, to: Writer) -> None:
     shape = to.shape(node.input(0))
     axis = normal(int(node.attributes.get("axis", 0)), len(shape))
-    indices = to.blob(node.input(1))
-    if to.model.is_constant(node.input(1)):
+    arguments = {"axis": axis} if axis else {}
+    if not to.model.is_constant(node.input(1)):
+        indices = to.blob(node.input(1))
+        arguments["wrap_indices"] = 1
+    else:
         found = to.model.array(node.input(1))
+        if found.size and not -shape[axis] <= found.min() <= found.max() < shape[axis]:
+            raise Refused(f"its indices are not all within {shape[axis]}")
         if found.size and found.min() < 0:
             indices = to.constant(np.where(found < 0, found + shape[axis], found), "indices")
-    else:
-        to.report.add("changed", str(node), "indices below 0 count from the end in ONNX alone")
-    arguments = {"axis": axis} if axis else {}
+        else:
+            indices = to.blob(node.input(1))
     to.add("Gather", [to.blob(node.input(0)), indices], node.output(), **arguments)
 
 
@@ -160,11 +165,14 @@ def _repeat(to: Writer, blob: str, repeats: list[int], output: str) -> None:
 @TABLE.row("DepthToSpace", becomes="Reshape, Transpose, Reshape")
 @TABLE.row("SpaceToDepth", becomes="Reshape, Transpose, Reshape")
 def _blocks(node: Node, to: Writer) -> None:
+    to.need(node.input(0), FLOAT, *INTEGERS)
     n, c, h, w = to.shape(node.input(0))
     size = int(node.attributes["blocksize"])
+    channels_first = node.attributes.get("mode", "DCR") in ("CRD", b"CRD")
     if node.operator == "SpaceToDepth":
-        inner, order = [n, c, h // size, size, w // size, size], [0, 3, 5, 1, 2, 4]
-    elif node.attributes.get("mode", "DCR") in ("CRD", b"CRD"):
+        inner = [n, c, h // size, size, w // size, size]
+        order = [0, 1, 3, 5, 2, 4] if channels_first else [0, 3, 5, 1, 2, 4]
+    elif channels_first:
         inner, order = [n, c // size**2, size, size, h, w], [0, 1, 4, 2, 5, 3]
     else:
         inner, order = [n, size, size, c // size**2, h, w], [0, 3, 4, 1, 5, 2]

@@ -18,6 +18,7 @@ from tensorkeep.tensor import Tensor
 FLOAT = "float32"
 INTEGERS = ("int32", "int64")
 HELD = (FLOAT, *INTEGERS, "bool", "uint8", "string")
+_CAST = "Cast the model before: tensorkeep edit --cast float32."
 
 
 class Writer:
@@ -54,19 +55,24 @@ class Writer:
             Refused: an init net holds no such element type.
         """
         if self.model.is_constant(name) and name not in self.weights:
-            tensor = self.model.constants[name]
-            if tensor.dtype.name not in HELD:
-                raise Refused(
-                    f"{name!r} is {tensor.dtype}, which no init net holds",
-                    "Cast the model before: tensorkeep edit --cast float32.",
-                )
-            self.weights[name] = tensor
+            self.weights[name] = self.held(name)
         return name
+
+    def held(self, name: str) -> Tensor:
+        """Give a constant as an init net holds it.
+
+        Raises:
+            Refused: an init net holds no such element type.
+        """
+        tensor = self.model.constants[name]
+        if tensor.dtype.name not in HELD:
+            raise Refused(f"{name!r} is {tensor.dtype}, which no init net holds", _CAST)
+        return tensor
 
     def constant(self, values: npt.ArrayLike, hint: str) -> str:
         """Add a weight of these values under a fresh name."""
         name = self.fresh(hint)
-        self.weights[name] = Tensor.of(np.ascontiguousarray(values), self.model.where)
+        self.weights[name] = Tensor.of(np.asarray(values, order="C"), self.model.where)
         return name
 
     def add(
@@ -104,7 +110,8 @@ class Writer:
         """Refuse a value whose element type is not one of these."""
         found = self.model.type(name)
         if found not in kinds:
-            raise Refused(f"{name!r} is {found}, where Caffe2 takes {' or '.join(kinds)}")
+            cure = _CAST if found in ("float16", "bfloat16", "float64") and FLOAT in kinds else ""
+            raise Refused(f"{name!r} is {found}, where Caffe2 takes {' or '.join(kinds)}", cure)
 
     def is_used(self, name: str) -> bool:
         """Whether anything takes a value, or the model gives it."""

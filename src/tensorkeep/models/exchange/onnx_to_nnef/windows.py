@@ -85,7 +85,7 @@ def windows_of(node: Node, size: Sequence[int], kernel: Sequence[int]) -> Window
     """
     rank = len(size)
     if rank == 0:
-        raise Refused("its input has no spatial axes, and NNEF's windows need one")
+        raise Refused("its input has no spatial axes, and windows need one")
     said = node.attributes.get("kernel_shape")
     if len(kernel) != rank or (said is not None and tuple(said) != tuple(kernel)):
         raise Refused(f"its kernel is {list(said or kernel)}, where there are {rank} spatial axes")
@@ -95,7 +95,7 @@ def windows_of(node: Node, size: Sequence[int], kernel: Sequence[int]) -> Window
         raise Refused("kernels, strides and dilations have to be at least 1")
     padding = _padding(node, size, kernel, strides, dilations)
     if any(amount < 0 for pair in padding for amount in pair):
-        raise Refused(f"its padding is {list(padding)}, and NNEF's is not negative")
+        raise Refused(f"its padding is {list(padding)}, which takes elements away")
     return Windows(tuple(size), tuple(kernel), strides, dilations, padding)
 
 
