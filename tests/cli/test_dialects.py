@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import tensorkeep as tk
 from tensorkeep import models
+from tensorkeep.errors import ArgumentError
 from tests.cli.running import Run
 
 
@@ -99,3 +101,38 @@ def test_other_dialects_are_run_and_checked(run: Run, model: Path, tmp_path: Pat
     again = run("convert", model, net, "--constant", "axes=1", "--shape", "x=2,3")
     assert again.code == 2
     assert "is there already" in again.err
+
+
+def test_an_edit_is_written_in_the_dialect_of_its_target(run: Run, tmp_path: Path) -> None:
+    source, net = tmp_path / "a.nnef.tgz", tmp_path / "a_predict_net.pb"
+    x = models.input("x", "float32", [2, 3])
+    relu = models.model({"y": models.node("Relu", x)})
+    tk.save(models.translate(relu, "nnef").state, source)
+    assert run("edit", source, net, "--batch", "4", "--json").json["remarks"] == []
+    assert run("edit", source, "--in-place", "--batch", "3").code == 0
+    for path, dialect, rows in ((source, "nnef", 3), (net, "caffe2", 4)):
+        with tk.open(path) as state:
+            assert state.dialect == dialect
+        assert tk.run(path, np.ones((rows, 3), np.float32))["y"].shape == (rows, 3)
+    net.unlink()
+    refused = run("edit", source, net, "--batch", "4")
+    assert (refused.code, "a_init_net.pb: is there already" in refused.err) == (2, True)
+
+
+def test_a_folder_of_caffe2s_nets_is_a_model(run: Run, tmp_path: Path) -> None:
+    pair = tmp_path / "pair"
+    pair.mkdir()
+    x = models.input("x", "float32", [2, 3])
+    net = models.model({"y": models.node("Add", x, np.ones((2, 3), np.float32))})
+    tk.save(models.translate(net, "caffe2").state, pair / "predict_net.pb")
+    assert run("convert", pair, tmp_path / "a.onnx").code == 0
+    assert models.compare(pair, tmp_path / "a.onnx")[0].largest == 0
+    assert models.check(pair, official=False) == []
+    shutil.copy(pair / "predict_net.pb", pair / "b_predict_net.pb")
+    with pytest.raises(ArgumentError, match="several predict nets: b_predict"):
+        tk.convert(pair, tmp_path / "b.onnx")
+
+
+def test_options_that_are_no_formats_are_told(run: Run, model: Path, tmp_path: Path) -> None:
+    ran = run("convert", model, tmp_path / "b.onnx", "-o", "weights=false")
+    assert (ran.code, "'weights' is no option of a format" in ran.err) == (2, True)

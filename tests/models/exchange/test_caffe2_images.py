@@ -295,3 +295,29 @@ def test_normalizing_images() -> None:
     expected |= {"i": affine(normal(X, (2, 3), 1e-4)), "il": last(affine(singles))}
     expected |= {"g": affine(pairs), "gl": last(affine(singles))}
     check(model(*ops, weights=parameters), {"x": X, "l": LAST}, expected, needs="rank")
+
+
+def test_arguments_that_caffe2_overlooks() -> None:
+    """A list before a single number; an order that an operator does not know."""
+    ops = [
+        op("MaxPool", "x", "pooled", kernel=5, kernels=[3, 2], pad=9, pads=[0] * 4),
+        op("UpsampleNearest", "x", "larger", order="NHWC"),
+        op("Concat", "x x", "joined", add_axis=1),
+    ]
+    expected = {
+        "pooled": pool(X, [3, 2], [1, 1], [(0, 0), (0, 0)]),
+        "larger": X.repeat(2, 2).repeat(2, 3),
+        "joined": np.concatenate([X, X], 1),
+    }
+    check(model(*ops, outputs=" ".join(expected)), {"x": X}, expected)
+
+
+def test_an_image_too_small_to_grow() -> None:
+    """2 * 1.25 is 2, and the second element is at 1 / 1.25, which is in the first one."""
+    x, scales = X[:, :, :2, :3], {"height_scale": 1.25, "width_scale": 1.0}
+    taken = np.ascontiguousarray(x[:, :, [0, 0]])
+    ops = [op("ResizeNearest", "x", "y", **scales)]
+    check(model(*ops, outputs="y"), {"x": x}, {"y": taken}, needs="shape")
+    ops = [op("ResizeNearest", "x", "y", order="NHWC", **scales)]
+    kept = np.ascontiguousarray(last(x))
+    check(model(*ops, outputs="y"), {"x": kept}, {"y": last(taken)}, needs="shape")

@@ -215,3 +215,62 @@ def test_what_an_export_computes_before_it_predicts(tmp_path: Path) -> None:
         read_export(meta.encode(), "here")
     with pytest.raises(MissingError, match="there is no PREDICT_NET_TYPE among its nets"):
         read_export(b"", "here")
+
+
+def mul(folder: Path, *operators: Message, init: list[Message] | None = None) -> Path:
+    """Put down a net that gives x * w, with operators before it or in an init net."""
+    folder.mkdir()
+    predict = net(*operators, op("Mul", "x w", "y"), inputs="x w", outputs="y")
+    (folder / "predict_net.pb").write_bytes(predict.encode())
+    if init:
+        (folder / "init_net.pb").write_bytes(net(*init).encode())
+    return folder
+
+
+def test_weights_that_are_given_come_before_those_that_are_made(tmp_path: Path) -> None:
+    given = {"w": np.array([10.0], np.float32)}
+    two = op("GivenTensorFill", "", "w", shape=[1], values=[2.0])
+    random = op("XavierFill", "", "w", shape=[1])
+    thrice = op("Scale", "w", "w", scale=3.0)
+    other = op("GivenTensorFill", "", "v", shape=[1], values=[2.0])
+    targets = [
+        mul(tmp_path / "own", two),
+        mul(tmp_path / "random", random),
+        mul(tmp_path / "computed", init=[two, thrice]),
+        mul(tmp_path / "half", init=[two, thrice]) / "init_net.pb",
+        mul(tmp_path / "drawn", init=[random, thrice, other]) / "init_net.pb",
+    ]
+    x = np.ones(1, np.float32)
+    for target in targets:
+        made, _ = translated(open_caffe2(target, given))
+        assert tk.run(made, {"x": x})["y"] == 10, target
+    made, _ = translated(open_caffe2(mul(tmp_path / "later", two, thrice), given))
+    assert tk.run(made, {"x": x})["y"] == 6  # what the net writes several times is its own
+
+
+def test_a_net_that_belongs_to_another_one_is_not_taken(tmp_path: Path) -> None:
+    put(tmp_path, "predict_net.pb", "init_net.pb")
+    shutil.copy(tmp_path / "predict_net.pb", tmp_path / "b_predict_net.pb")
+    shutil.copy(tmp_path / "init_net.pb", tmp_path / "c_init_net.pb")
+    with pytest.raises(MissingError, match=r"there is no b_init_net\.pb or b_init_net"):
+        translated(open_caffe2(tmp_path / "b_predict_net.pb"))
+    with pytest.raises(MissingError, match="no predict net beside this init net"):
+        open_caffe2(tmp_path / "c_init_net.pb")
+    with open_caffe2(tmp_path / "b_predict_net.pb", tmp_path / "c_init_net.pb") as state:
+        assert "conv1_w" in state
+
+
+def test_what_a_net_keeps_for_its_next_run_is_told(tmp_path: Path) -> None:
+    zero = op("GivenTensorFill", "", "w", shape=[1], values=[0.0])
+    folder = mul(tmp_path / "state", init=[zero])
+    predict = net(op("Add", "x w", "y"), op("Copy", "y", "w"), inputs="x w", outputs="y")
+    (folder / "predict_net.pb").write_bytes(predict.encode())
+    _, report = translated(open_caffe2(folder))
+    assert "changed w: the net writes over it for its next run" in "\n".join(
+        map(str, report.remarks)
+    )
+    drawn = mul(tmp_path / "drawn", init=[op("GaussianFill", "", "w", shape=[1])])
+    _, report = translated(open_caffe2(drawn))
+    assert "changed w: it is an input, which the init net draws at random (GaussianFill)" in [
+        str(remark) for remark in report.remarks
+    ]

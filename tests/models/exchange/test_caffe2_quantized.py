@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.models.exchange.arrays import floats
 from tests.models.exchange.caffe2_nets import model, op, outputs_of, translated
 
 import tensorkeep as tk
@@ -159,7 +160,7 @@ def test_weights_that_the_net_itself_fills() -> None:
     values["s"] = bytes([1, 3, 5, 255])
     state = model(fill, op("Int8Dequantize", "w", "y"), outputs="y")
     found = tk.run(translated(state)[0], {})
-    np.testing.assert_array_equal(found["y"], np.float32([[-1, 0], [1, 126]]))
+    np.testing.assert_array_equal(found["y"], floats([[-1, 0], [1, 126]]))
 
 
 @pytest.mark.parametrize(

@@ -388,12 +388,14 @@ def declared(nets: Nets) -> Nets:
         (op("GivenTensorStringFill", "x", "y"), "it takes its shape from an input"),
         (op("TopK", "x", "a b y", k=1), "its output 3 ('y') is used"),
         (op("ReduceFrontSum", "x w", "y"), "it has 2 inputs, where 1 are known"),
+        (op("ReduceMean", "i", "y"), "it is the mean of integers"),
         (op("FC", "x w", "y"), "it has 2 inputs, and needs 3"),
         (op("FC", "x w w", "y", axis=5), "its axis is 5, and 'x' has 3 axes"),
     ],
 )
 def test_what_is_refused(operator: Any, words: str) -> None:
-    state = model(operator, weights={"w": np.zeros(3, np.float32)}, outputs="y")
+    weights = {"w": np.zeros(3, np.float32), "i": np.zeros(3, np.int32)}
+    state = model(operator, weights=weights, outputs="y")
     shapes = {"x": (2, 3, 4)} if "x" in operator.input else {}
     with pytest.raises(TranslationError) as caught:
         translated(state.replace(document=declared(state.document)), shapes)

@@ -52,6 +52,7 @@ def translate(
     _come_out(program, to, report)
     _tell(program, interface, report)
     return to.state().replace(
+        metadata={key: value for key, value in state.metadata.items() if key != "caffe2"},
         digests={name: text for name, text in state.digests.items() if name in interface.weights},
         checks={name: check for name, check in state.checks.items() if name in interface.weights},
         close=state.close,
@@ -142,6 +143,14 @@ def _tell(program: Program, interface: Interface, report: Report) -> None:
         report.add("dropped", blob, "it is an external output that no operator writes")
     for blob in interface.stand_ins:
         report.add("changed", blob, "it is an input; its values [[0]] in the init net stand for it")
+    for blob, kind in interface.drawn.items():
+        report.add("changed", blob, f"it is an input, which the init net draws at random ({kind})")
+    for blob in program.carried:
+        if blob in interface.weights:
+            text = (
+                "the net writes over it for its next run; here each run begins with what is given"
+            )
+            report.add("changed", blob, text)
     counted = Counter(message.type for message in program.dropped)
     for kind, count in counted.items():
         several = "1 operator" if count == 1 else f"{count:,} operators"

@@ -102,7 +102,7 @@ def read_windows(op: Operator) -> Windows:
     single = op.integer("pad") if op.has("pad") else None
     sides = [op.has(name) for name in ("pad_t", "pad_l", "pad_b", "pad_r")]
     if single is not None:
-        pads = [single] * 4
+        pads = [*pads, *[single] * 4][:4]
     elif all(sides):
         pads = pads + [op.integer(name) for name in ("pad_t", "pad_l", "pad_b", "pad_r")]
     elif any(sides) and not pads:
@@ -131,7 +131,7 @@ def _spelled(op: Operator, name: str) -> list[int]:
     """Read sizes that are one number for both axes, one for each of two, or a list."""
     listed = op.integers(f"{name}s")
     if op.has(name):
-        return [op.integer(name)] * 2
+        return [*listed, *[op.integer(name)] * 2][:2]  # the list counts where there are both
     if op.has(f"{name}_h") and op.has(f"{name}_w"):
         return [*listed, op.integer(f"{name}_h"), op.integer(f"{name}_w")]
     return listed

@@ -50,7 +50,7 @@ def _read(found: Any, where: str) -> dict[str, Given]:
 def _given(name: str, row: Any, where: str) -> Given:
     match row:
         case [int(code), list(shape)] if not isinstance(code, bool) and code in DTYPE_OF:
-            if all(type(axis) is int and axis >= 0 for axis in shape):
+            if all(type(axis) is int and 0 <= axis < 1 << 63 for axis in shape):
                 return Given(DTYPE_OF[code].name, tuple(shape))
     problem = f"says {str(row)[:60]!r} of {name[:60]!r}, where [element type, shape] is expected"
     raise CorruptError(problem, where=where, cure='Such as {"data": [1, [1, 3, 224, 224]]}.')

@@ -9,6 +9,7 @@ import numpy as np
 
 from tensorkeep import dtypes
 from tensorkeep.errors import ArgumentError, MissingError
+from tensorkeep.message import Message
 from tensorkeep.models.exchange.caffe2_to_onnx.reader import Operator, Program
 from tensorkeep.models.exchange.report import Refused
 from tensorkeep.similar import did_you_mean
@@ -26,6 +27,7 @@ _SLOTS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("InstanceNorm", "GroupNorm", "LayerNorm", "AffineChannel"), (1, 2)),
     "PRelu": (1,),
 }
+_REDUCED = ("Sum", "Mean", "RangeSum", "RangeMean", "RangeMax")
 # The element types of inputs that are no floats, where a net says nothing of an input's type.
 _TYPES: dict[tuple[str, int], str] = {
     **{(operator, 1): "int64" for operator in ("Gather", "BatchGather", "SparseLengthsSum")},
@@ -37,7 +39,30 @@ _TYPES: dict[tuple[str, int], str] = {
     **{(f"Lengths{kind}", 1): "int32" for kind in ("Sum", "Mean", "Max")},
     **{("OneHot", index): "int64" for index in (0, 1)},
     **{(operator, index): "bool" for operator in ("And", "Or", "Xor") for index in (0, 1)},
-    **{(operator, 0): "bool" for operator in ("Not", "Where", "Conditional")},
+    **{(operator, 0): "bool" for operator in ("Not", "Where", "Conditional", "If", "While")},
+    **{(f"{way}Segment{kind}", 1): "int32" for way in ("Sorted", "Unsorted") for kind in _REDUCED},
+    **{(f"Lengths{kind}", 0): "int32" for kind in ("ToSegmentIds", "ToRanges", "RangeFill")},
+    ("LengthsTile", 1): "int32",
+    ("LengthsWeightedSum", 2): "int32",
+    ("SparseLengthsPositionalWeightedSum", 2): "int64",
+    ("SparseLengthsPositionalWeightedSum", 3): "int32",
+    ("GatherRanges", 1): "int32",
+    ("SequenceMask", 1): "int32",
+    ("SparseToDense", 0): "int64",
+    ("SegmentOneHot", 0): "int32",
+    **{("SegmentOneHot", index): "int64" for index in (1, 2)},
+    **{("BatchOneHot", index): kind for index, kind in enumerate(("int64", "int32", "int64"))},
+    ("BooleanMask", 1): "bool",
+    ("BooleanMaskLengths", 0): "int32",
+    ("BooleanMaskLengths", 1): "bool",
+    ("Unique", 0): "int64",
+    ("ReversePackedSegs", 1): "int32",
+    **{(f"{way}Segments", 0): "int32" for way in ("Pack", "Unpack")},
+    ("BatchPermutation", 1): "int32",
+    **{("LSTMUnit", index): "int32" for index in (3, 4)},
+    **{("GRUUnit", index): "int32" for index in (2, 3)},
+    ("ONNXWhile", 0): "int64",
+    ("ONNXWhile", 1): "bool",
 }
 _WINDOWED = ("Conv", "MaxPool", "AveragePool")
 _SPATIAL = {
@@ -54,6 +79,7 @@ class Interface:
     inputs: dict[str, tuple[str, Axes | None]] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
     stand_ins: list[str] = field(default_factory=list)
+    drawn: dict[str, str] = field(default_factory=dict)  # inputs that the init net makes at random
 
 
 def tell_interface(
@@ -69,16 +95,20 @@ def tell_interface(
     slots = _slots(program.operators)
     first = _first_uses(program.operators)
     missing: list[str] = []
+    random = _not_made(state)
     for blob in program.read:
         declared = blob in nets.inputs or blob in shapes
         tensor = state[blob] if not declared and blob in state else None
-        if tensor is not None and not (_is_stand_in(tensor) and blob not in slots):
+        holds = nets.inputs or blob in slots or tensor is None or not _is_stand_in(tensor)
+        if tensor is not None and holds:
             found.weights[blob] = tensor
         elif blob in slots and not declared:
             missing.append(blob)
         else:
             if tensor is not None:
                 found.stand_ins.append(blob)
+            elif blob in random and not declared:
+                found.drawn[blob] = str(random[blob])
             given = nets.given.get(blob, Given())
             users = first.get(blob, [])
             axes: Axes | None = _checked(shapes[blob], blob) if blob in shapes else given.shape
@@ -123,9 +153,19 @@ def _is_stand_in(tensor: Tensor) -> bool:
 def _type(users: Sequence[tuple[Operator, int]]) -> str:
     for operator, index in users:
         kind = _TYPES.get((operator.type, index))
-        if kind:
+        if kind := kind or _type_within(operator.message, operator.blobs[index]):
             return kind
     return "float32"
+
+
+def _type_within(message: Message, blob: str) -> str | None:
+    """Look for the type that operators of nets within an operator take a blob to have."""
+    for argument in message.arg:
+        for inner in argument.n.op if "n" in argument else ():
+            for index, name in enumerate(inner.input):
+                if name == blob and (kind := _TYPES.get((inner.type, index))):
+                    return kind
+    return None
 
 
 def _guess(users: Sequence[tuple[Operator, int]], state: State, prefix: str) -> Axes | None:
@@ -190,11 +230,17 @@ def _check_shapes(
             )
 
 
-def _missing(names: list[str], state: State, nets: Nets) -> MissingError:
+def _not_made(state: State) -> Mapping[str, object]:
+    """Give what the init net draws at random, with the operators that do."""
     caffe2 = state.metadata.get("caffe2")
     not_made = caffe2.get("not_made") if isinstance(caffe2, dict) else None
-    random = [name for name in names if isinstance(not_made, dict) and name in not_made]
-    if random and isinstance(not_made, dict):
+    return not_made if isinstance(not_made, dict) else {}
+
+
+def _missing(names: list[str], state: State, nets: Nets) -> MissingError:
+    not_made = _not_made(state)
+    random = [name for name in names if name in not_made]
+    if random:
         return MissingError(
             f"the weights {_listed(random)} are drawn at random ({not_made[random[0]]}) by "
             f"{nets.missing or 'the init net'}",

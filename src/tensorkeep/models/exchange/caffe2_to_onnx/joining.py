@@ -28,7 +28,7 @@ def axis_of(op: Operator) -> int:
 )
 def concat(op: Operator, to: Writer) -> None:
     """Tensors behind one another along an axis, or along a new one."""
-    adds, inputs = op.flag("add_axis"), op.inputs
+    adds, inputs = op.has("axis") and op.flag("add_axis"), op.inputs
     axis = to.axis(op.input(0), axis_of(op), int(adds))
     if adds:
         place = to.constant([axis], np.int64)
@@ -56,7 +56,7 @@ def split(op: Operator, to: Writer) -> None:
             raise Refused(f"its parts have {sum(sizes)} elements, and its axis {whole}")
         if whole % count and not sizes:
             raise Refused(f"its axis has {whole} elements, which {count} outputs do not share")
-    removes = op.flag("add_axis")
+    removes = op.has("axis") and op.flag("add_axis")
     outputs = [None] * count if removes else list(op.outputs)
     if sizes:
         made = to.nodes("Split", [x, to.constant(sizes, np.int64)], outputs, axis=axis)

@@ -88,7 +88,7 @@ def layer_norm(op: Operator, to: Writer) -> None:
     variance = to.node("ReduceMean", [to.node("Mul", [centered, centered]), axes])
     epsilon = scalar(to, op.number("epsilon", 1e-5), x)
     deviation = to.node("Sqrt", [to.node("Add", [variance, epsilon])])
-    affine = op.flag("elementwise_affine") and op.has_input(2)
+    affine = op.flag("elementwise_affine")
     normal = to.node("Div", [centered, deviation], None if affine else op.output())
     if affine:
         scaled = to.node("Mul", [normal, op.input(1)])

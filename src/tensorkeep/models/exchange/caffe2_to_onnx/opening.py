@@ -7,7 +7,8 @@ database, or a predict net with weights from anywhere.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -27,6 +28,7 @@ from tensorkeep.state import State
 from tensorkeep.store import Location
 from tensorkeep.stores import Target, locate
 from tensorkeep.tensor import Tensor
+from tensorkeep.wire.caffe2.fills import GIVEN, RANDOM, RULED
 from tensorkeep.wire.caffe2.nets import Nets
 
 # How the nets of a pair are called: what the name of the init net has, where that of the predict
@@ -39,7 +41,7 @@ _PAIRS = (
 )
 _ADDED = ("_init", "_init_net", "-init", ".init")
 _ENDINGS = (".pb", ".pbtxt", ".prototxt", ".pb.txt")
-_FORMATS = frozenset(("caffe2-net", "caffe2"))
+_FILLS = frozenset((*GIVEN, *RULED, *RANDOM))
 _MOST_LISTED = 10_000
 
 Weights = Target | State | Mapping[str, npt.ArrayLike | Tensor]
@@ -95,13 +97,13 @@ def _complete(found: State, location: Location | None, weights: Weights | None) 
             "there is no predict net beside this init net",
             where=found.where,
             cure="An init net holds weights alone. Put the predict net into the same folder, as "
-            "predict_net.pb, or give it with weights=.",
+            "predict_net.pb, or give that net, and this one with weights=.",
         )
     net = api.open(other)
     if not isinstance(net.document, Nets):
         net.close()
         raise ArgumentError("holds weights alone, and no operators", where=net.where)
-    return _with(_joined(net, found, other), weights)
+    return _with(net, weights, found, other)
 
 
 def with_weights(state: State, weights: Weights | None = None) -> State:
@@ -162,14 +164,18 @@ def _described(net: State, location: Location | None, missing: str = "") -> Stat
     return net.replace(document=document)
 
 
-def _joined(net: State, init: State, location: Location | None) -> State:
-    """Put a predict net and the init net beside it together."""
+def _joined(
+    net: State, init: State, location: Location | None, given: Collection[str] = ()
+) -> State:
+    """Put a predict net and the init net beside it together, which makes nothing that is given."""
     made = _described(net, location, init.where)
     nets = _nets(made)
     if isinstance(init.document, Nets):  # it computes some weights: that comes first then
-        nets.predict = _one_after_the_other(init.document.predict, nets.predict)
+        computes = init.document.predict
+        kept = [each for each in computes.op if any(name not in given for name in each.output)]
+        nets.predict = _one_after_the_other(kept, nets.predict)
     tensors = {**dict(net.items()), **dict(init.items())}
-    metadata = {**net.metadata, "caffe2": _merged(net, init)}
+    metadata = {**init.metadata, **net.metadata, "caffe2": _merged(net, init)}
     return made.replace(
         tensors=tensors,
         metadata=metadata,
@@ -194,26 +200,52 @@ def _merged(net: State, init: State) -> dict[str, Any]:
     return {**known, **{key: value for key, value in also.items() if key != "net"}}
 
 
-def _one_after_the_other(init: Message, predict: Message) -> Message:
+def _one_after_the_other(init: Iterable[Message], predict: Message) -> Message:
     joined = predict.copy()
-    joined["op"] = [*(operator.copy() for operator in init.op), *joined.op]
+    joined["op"] = [*(operator.copy() for operator in init), *joined.op]
     return joined
 
 
-def _with(state: State, weights: Weights | None) -> State:
-    """Give a model weights from elsewhere; they come before those that it has."""
+def _without_fills(predict: Message, given: Collection[str]) -> Message:
+    """Leave out the fills that would write over weights that are given, which nothing else does."""
+    writes = Counter(blob for operator in predict.op for blob in operator.output)
+
+    def is_given(operator: Message) -> bool:
+        fills = operator.type in _FILLS and not operator.input
+        return fills and all(blob in given and writes[blob] == 1 for blob in operator.output)
+
+    if not any(map(is_given, predict.op)):
+        return predict
+    left = predict.copy()
+    left["op"] = [operator for operator in left.op if not is_given(operator)]
+    return left
+
+
+def _with(
+    state: State,
+    weights: Weights | None,
+    init: State | None = None,
+    location: Location | None = None,
+) -> State:
+    """Give a model weights from elsewhere; they come before those that it or its init net has."""
     if weights is None:
-        return state
+        return state if init is None else _joined(state, init, location)
     if isinstance(weights, State):
         given = weights
     elif isinstance(weights, Mapping):
         given = State({name: _tensor(name, value) for name, value in weights.items()})
     else:
         given = api.open(weights)
+    computes = isinstance(given.document, Nets) and given.format == "caffe2-net"
+    also = _nets(given).predict.op if computes else []
+    made = {*given, *(blob for operator in also for blob in operator.output)}
+    if init is not None:
+        state = _joined(state, init, location, made)
     nets = _nets(state)
     nets.missing = given.where or "the weights that were given"
-    if isinstance(given.document, Nets) and given.format == "caffe2-net":
-        nets.predict = _one_after_the_other(given.document.predict, nets.predict)
+    nets.predict = _without_fills(nets.predict, made)
+    if also:
+        nets.predict = _one_after_the_other(also, nets.predict)
     tensors = {**dict(state.items()), **dict(given.items())}
     return state.replace(
         tensors=tensors,
@@ -244,9 +276,24 @@ def _companion(location: Location | None, *, to_init: bool) -> Location | None:
     for name in _others(location.name, to_init=to_init):
         other = location.beside(name)
         with suppress(MissingError):
-            if other.source.size:
+            if other.source.size and not _is_taken(other, location):
                 return other
     return None
+
+
+def _is_taken(other: Location, location: Location) -> bool:
+    """Whether a net of a general name, such as init_net, has a partner of its own beside it."""
+    partners = [tuple(set(pair) - {_split(other.name)[0]}) for pair in _PAIRS[:2]]
+    stems = [pair[0] for pair in partners if len(pair) == 1]
+    if _split(location.name)[0] in stems:
+        return False
+    return any(_exists(location.beside(stem + kind)) for stem in stems for kind in _ENDINGS)
+
+
+def _exists(location: Location) -> bool:
+    with suppress(MissingError):
+        return location.source.size > 0
+    return False
 
 
 def _others(name: str, *, to_init: bool) -> Iterator[str]:
@@ -304,9 +351,7 @@ def _net_in(folder: Location) -> Location:
         return min(found, key=lambda location: _ENDINGS.index(_split(location.key)[1].lower()))
     cure = "Give the file itself."
     if not found:
-        raise UnknownFormatError(
-            "holds no predict net of Caffe2's", where=folder.where, cure=cure
-        )
+        raise UnknownFormatError("holds no predict net of Caffe2's", where=folder.where, cure=cure)
     listed = ", ".join(location.key for location in found[:5])
     raise ArgumentError(f"holds several predict nets: {listed}", where=folder.where, cure=cure)
 

@@ -172,10 +172,9 @@ def fully_connected(op: Operator, to: Writer) -> None:
 def add(op: Operator, to: Writer) -> None:
     """The sum of two tensors of one shape."""
     op.refuse_more(2)
-    shapes = [to.dims(op.input(index)) for index in (0, 1)]
-    if None not in shapes and None not in (*(shapes[0] or ()), *(shapes[1] or ())):
-        if shapes[0] != shapes[1]:
-            raise Refused(f"its inputs have the shapes {shapes[0]} and {shapes[1]}")
+    one, other = (to.dims(op.input(index)) or (None,) for index in (0, 1))
+    if None not in (*one, *other) and one != other:
+        raise Refused(f"its inputs have the shapes {one} and {other}")
     made = to.node("Add", [_floats(op.input(0), to), _floats(op.input(1), to)])
     _quantize(_activated(made, op, to), op, _told(op), to)
 

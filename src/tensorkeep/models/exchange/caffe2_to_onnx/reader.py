@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensorkeep.message import Message
+from tensorkeep.models.exchange.caffe2_to_onnx.effects import completed
 from tensorkeep.models.exchange.report import Refused
 
 # Arguments that say how fast, where or under which name something runs, or that a net builder
@@ -216,6 +217,7 @@ class Program:
         read: the blobs that are read before anything writes them, in the order of first use.
         outputs: by the blob that comes out, the value that holds it at the end.
         unwritten: external outputs that nothing writes.
+        carried: blobs that are read before something writes them, as the run before left them.
         dropped: operators on which nothing depends.
     """
 
@@ -223,6 +225,7 @@ class Program:
     read: list[str]
     outputs: dict[str, str]
     unwritten: list[str] = field(default_factory=list)
+    carried: list[str] = field(default_factory=list)
     dropped: list[Message] = field(default_factory=list)
 
 
@@ -240,10 +243,15 @@ def read_program(
         outputs: the blobs that come out; those that nothing reads where there are none of them.
         weights: blobs that are there before the net runs, though it may never read them.
     """
-    operators = list(net.op)
     writes: dict[str, int] = {}
     read: dict[str, None] = {}
-    for message in operators:
+    named = {*weights, *outputs}
+    for message in net.op:
+        named.update(message.input, message.output)
+    operators = []
+    for stated in net.op:
+        message = completed(stated, writes.keys() | read.keys() | weights, named)
+        operators.append(message)
         for blob in message.input:
             if blob not in writes:
                 read[blob] = None
@@ -283,6 +291,7 @@ def read_program(
     used = {value for operator in found.operators for value in operator.inputs}
     used |= set(results.values())
     found.read = [blob for blob in read if blob in used]
+    found.carried = [blob for blob in found.read if blob in writes]
     seen = set(found.read)
     found.read += [blob for blob in results if blob in weights and blob not in seen]
     return found

@@ -26,6 +26,8 @@ def reduce(op: Operator, to: Writer) -> None:
     """Over the axes of an argument, or over all of them."""
     op.refuse_more(1)
     x = op.input(0)
+    if op.type == "ReduceMean" and to.types.get(x, "").startswith("int"):
+        raise Refused("it is the mean of integers, which Caffe2 multiplies by 1/n rounded to 0")
     inputs = [x]
     if axes := [to.axis(x, axis) for axis in op.integers("axes")]:
         inputs.append(to.constant(axes, np.int64))
@@ -88,5 +90,7 @@ def top_k(op: Operator, to: Writer) -> None:
     else:
         raise Refused("it has no k")
     x, indices = op.input(0), op.output(1) if len(op.outputs) > 1 else ""
-    axis = to.axis(x, op.integer("axis", -1))
+    axis, dims, most = to.axis(x, op.integer("axis", -1)), to.dims(x), to.array(k)
+    if dims is not None and most is not None and most[0] > (size := dims[axis] or most[0]):
+        raise Refused(f"its k is {most[0]}, and its axis has {size}; Caffe2 adds zeros")
     to.nodes("TopK", [x, k], [op.output(), indices], axis=axis)

@@ -47,8 +47,10 @@ def resize_like(op: Operator, to: Writer) -> None:
 @TABLE.row("Flatten", becomes="Flatten")
 def flatten(op: Operator, to: Writer) -> None:
     """Two axes: those before one, and those from it on."""
-    x = op.input(0)
-    to.node("Flatten", [x], op.output(), axis=to.axis(x, op.integer("axis", 1), 1))
+    x, axis = op.input(0), op.integer("axis", 1)
+    if axis < 0:
+        raise Refused(f"its argument axis is {axis}, where Caffe2 counts from the front")
+    to.node("Flatten", [x], op.output(), axis=to.axis(x, axis, 1))
 
 
 @TABLE.row("FlattenToVec", becomes="Reshape")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tensorkeep.models.exchange.caffe2_to_onnx.convolutions import (
@@ -40,7 +42,7 @@ def _check(scales: list[float]) -> None:
 @TABLE.row("ResizeNearest", becomes="Resize (nearest, asymmetric, floor)")
 def resize_nearest(op: Operator, to: Writer) -> None:
     """Each element from the nearest one before it."""
-    _resize(op, to, _scales(op, to), "nearest", "asymmetric")
+    _resize(op, to, _scales(op, to), "nearest", is_channels_last(op))
 
 
 @TABLE.row("ResizeNearest3D", becomes="Resize (nearest, asymmetric, floor)")
@@ -65,35 +67,60 @@ def resize_nearest_3d(op: Operator, to: Writer) -> None:
 
 @TABLE.row("UpsampleNearest", becomes="Resize (nearest, asymmetric, floor)")
 def upsample_nearest(op: Operator, to: Writer) -> None:
-    """Each element repeated along both axes."""
+    """Each element repeated along both axes, which are the last ones in any order."""
     op.refuse_more(1)
     scale = op.integer("scale", 2)
     if scale < 1:
         raise Refused(f"its argument scale is {scale}")
-    _resize(op, to, [float(scale)] * 2, "nearest", "asymmetric")
+    _resize(op, to, [float(scale)] * 2, "nearest", channels_last=False)
 
 
 @TABLE.row("UpsampleBilinear", becomes="Resize (linear, align_corners)")
 def upsample_bilinear(op: Operator, to: Writer) -> None:
     """Between the four nearest elements, the corners lying on the corners."""
-    _resize(op, to, _scales(op, to), "linear", "align_corners")
+    _resize(op, to, _scales(op, to), "linear", is_channels_last(op))
 
 
-def _resize(op: Operator, to: Writer, scales: list[float], mode: str, places: str) -> None:
-    x, channels_last = op.input(0), is_channels_last(op)
+def _resize(op: Operator, to: Writer, scales: list[float], mode: str, channels_last: bool) -> None:
+    x, nearest = op.input(0), mode == "nearest"
     if channels_last:
         x = first(x, 2, to)
-    spatial_sizes(x, 2, to)
-    made = to.node(
-        "Resize",
-        [x, None, to.constant([1.0, 1.0, *scales], np.float32)],
-        None if channels_last else op.output(),
-        mode=mode,
-        coordinate_transformation_mode=places,
-        nearest_mode="floor" if mode == "nearest" else None,
-    )
+    sizes = spatial_sizes(x, 2, to)
+    output = None if channels_last else op.output()
+    if nearest and any(scale != 1 for scale in scales) and _are_kept(sizes, scales):
+        made = _gathered(x, sizes, scales, output, to)
+    else:
+        made = to.node(
+            "Resize",
+            [x, None, to.constant([1.0, 1.0, *scales], np.float32)],
+            output,
+            mode=mode,
+            coordinate_transformation_mode="asymmetric" if nearest else "align_corners",
+            nearest_mode="floor" if nearest else None,
+        )
     if channels_last:
         last(made, 2, op.output(), to)
+
+
+def _are_kept(sizes: Sequence[int | None], scales: list[float]) -> bool:
+    """Whether a small image keeps its size; ONNX Runtime gives it back as it is then."""
+    for size, scale in zip(sizes, scales, strict=True):
+        if size is None or size * scale >= size + 1:
+            return False
+        if int(np.float32(size) * np.float32(scale)) != size:
+            return False
+    return True
+
+
+def _gathered(
+    x: str, sizes: Sequence[int | None], scales: list[float], output: str | None, to: Writer
+) -> str:
+    """Take the nearest elements one axis after the other."""
+    for axis, (size, scale) in enumerate(zip(sizes, scales, strict=True), 2):
+        places = np.floor(np.arange(size or 0, dtype=np.float32) / np.float32(scale))
+        name = output if axis == 3 else None
+        x = to.node("Gather", [x, to.constant(places, np.int64)], name, axis=axis)
+    return x
 
 
 @TABLE.row("PadImage", becomes="Pad")
@@ -106,6 +133,8 @@ def pad_image(op: Operator, to: Writer) -> None:
     windows = read_windows(op)
     if windows.legacy or len(windows.pads) != 4:
         raise Refused("it has a legacy_pad, or pads that are not four")
+    if any(step != 1 for step in (*windows.strides, *windows.dilations)):
+        raise Refused("it has a stride or a dilation")
     x = op.input(0)
     spatial_sizes(x, 2, to)
     top, left, bottom, right = windows.pads

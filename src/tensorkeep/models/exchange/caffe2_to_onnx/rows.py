@@ -5,6 +5,7 @@ from __future__ import annotations
 from tensorkeep.models.exchange.caffe2_to_onnx import (
     activations,
     arithmetic,
+    controlling,
     convolutions,
     copies,
     detecting,
@@ -16,16 +17,19 @@ from tensorkeep.models.exchange.caffe2_to_onnx import (
     proposing,
     pyramids,
     quantized,
+    recurring,
     reducing,
     reshaping,
     resizing,
     selecting,
+    sparse,
 )
 from tensorkeep.models.exchange.caffe2_to_onnx.table import TABLE
 
 TOPICS = (
     activations,
     arithmetic,
+    controlling,
     convolutions,
     copies,
     detecting,
@@ -37,10 +41,12 @@ TOPICS = (
     proposing,
     pyramids,
     quantized,
+    recurring,
     reducing,
     reshaping,
     resizing,
     selecting,
+    sparse,
 )
 
 __all__ = ["TABLE", "TOPICS"]

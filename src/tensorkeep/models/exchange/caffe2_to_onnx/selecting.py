@@ -60,7 +60,9 @@ def batch_gather(op: Operator, to: Writer) -> None:
     op.refuse_more(2)
     if op.flag("match_outer"):
         raise Refused("its argument match_outer is 1")
-    axis = to.axis(op.input(0), op.integer("axis", 1))
+    if op.integer("axis", 1) != 1:
+        raise Refused(f"its argument axis is {op.integer('axis')}, and Caffe2 gathers along axis 1")
+    axis = to.axis(op.input(0), 1)
     to.node("Gather", [op.input(0), op.input(1)], op.output(), axis=axis)
 
 

@@ -224,7 +224,8 @@ def _tile(call: Call) -> list[Made]:
 
 def _expand(call: Call) -> list[Made]:
     wanted = call.integers(1)
-    return [(call.type, None if wanted is None else broadcast([call.first, tuple(wanted)]))]
+    shape = _of_length(call.dims[1]) if wanted is None else tuple(wanted)
+    return [(call.type, broadcast([call.first, shape]))]
 
 
 def _gather(call: Call) -> list[Made]:

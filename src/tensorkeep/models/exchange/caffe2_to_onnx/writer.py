@@ -22,6 +22,7 @@ from tensorkeep.tensor import Tensor
 _SMALL = 1 << 16  # elements of a weight that may be looked at while translating
 _MOST = (1 << 63) - 1  # what a size may be
 _MOST_AXES = 64
+_MOST_NETS = 5  # within one another
 
 
 class Writer(Emitter):
@@ -30,6 +31,7 @@ class Writer(Emitter):
     Attributes:
         shapeless: the inputs of which no shape is known, for messages.
         details: by weight, what beside its elements it has: scale and zero point of an Int8 one.
+        nested: how many operators of nets within operators were translated.
         quantization: by quantized value that an operator made, its scale and zero point.
 
     >>> to = Writer("tiny", where="example")
@@ -42,12 +44,14 @@ class Writer(Emitter):
         super().__init__(name, where=where)
         self.shapeless: list[str] = []
         self.details: Mapping[str, Any] = {}
+        self.nested = 0
         self.quantization: dict[str, tuple[float, int]] = {}
         self._dims: dict[str, Dims] = {}
         self._tensors: dict[str, Tensor] = {}
         self._tried: dict[str, int] = {}  # by hint, the last number that a fresh name got
         self._made: dict[str, None] = {}
         self._results: set[str] = set()
+        self._depth = 0  # of the body that is being made
 
     def fresh(self, hint: str) -> str:
         """Give a name that nothing has: the hint, or it with a number."""
@@ -140,14 +144,60 @@ class Writer(Emitter):
         """Have the nodes that are added meanwhile go into a graph of their own, a node's body.
 
         What it makes is known there alone; its outputs are to be declared before it ends.
+
+        Raises:
+            Refused: bodies lie within bodies deeper than anyone needs.
         """
+        if self._depth == _MOST_NETS:
+            raise Refused(f"nets lie within it more than {_MOST_NETS} deep")
         outer = self._graph, self._constants, self._made
+        self._depth += 1
         self._graph, self._constants = Message(GRAPH, name=name), {}
         self._made = dict(outer[2])
         try:
             yield self._graph
         finally:
             self._graph, self._constants, self._made = outer
+            self._depth -= 1
+
+    def parameter(self, hint: str, dtype: str, dims: Iterable[Size] | None) -> str:
+        """Declare an input of the body that is being made; gives its name."""
+        name = self.fresh(hint)
+        known = None if dims is None else tuple(dims)
+        self._declare("input", name, dtype, known)
+        self.know(name, dtype, known)
+        return name
+
+    def result(self, value: str) -> str:
+        """Declare a value as an output of the body that is being made; gives its name there."""
+        name = self.node("Identity", [value])
+        self.output(name, self.type(name), self._dims[name])
+        return name
+
+    def with_bodies(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        integers: Mapping[str, int] | None = None,
+        **graphs: Message,
+    ) -> None:
+        """Add a node with bodies, such as a Loop; of its outputs nothing is known yet.
+
+        Args:
+            operator: its op_type.
+            inputs: the names of values.
+            outputs: the names of its outputs, reserved or fresh.
+            integers: its other attributes.
+            graphs: its attributes that are bodies.
+        """
+        node = self.subgraph(operator, inputs, **graphs)
+        for key, value in (integers or {}).items():
+            node.add("attribute", name=key, type=2, i=value)  # 2: INT
+        node["output"] = list(outputs)
+        node["name"] = outputs[0]
+        self.reserve(outputs)
+        self._made |= dict.fromkeys(outputs)
 
     def come_out(self, name: str) -> None:
         """Declare a value as an output, of the type and shape that are known of it.
