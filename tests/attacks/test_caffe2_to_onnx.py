@@ -61,6 +61,11 @@ SHAPES = {"x": (2, 4, 6, 6)}
         (op("PrependDim", "x", "y", dim_size=0), "its argument dim_size is 0"),
         (op("Mod", "x", "y", divisor=HUGE), "its input is float32, where integers"),
         (op("Clip", "x", "y", min=[1, 2]), "its argument 'min' is not a float"),
+        (op("Flatten", "x", "y", axis=-1), "its argument axis is -1, where Caffe2 counts from"),
+        (op("TopK", "x", "y i", k=9), "its k is 9, and its axis has"),
+        (op("BatchGather", "x w", "y", axis=2), "its argument axis is 2"),
+        (op("PadImage", "x", "y", pad=1, stride=2), "it has a stride or a dilation"),
+        (op("LayerNorm", "x", "y m s", elementwise_affine=1), "it has 1 input, and needs 2"),
     ],
 )
 def test_arguments_that_make_no_sense(operator: Any, words: str) -> None:
@@ -87,6 +92,19 @@ def test_a_blob_that_is_written_many_thousand_times() -> None:
     assert time.perf_counter() - started < 5
 
 
+def test_many_outputs_and_arguments_take_no_long_time() -> None:
+    count = 4000
+    outputs = [f"y{number}" for number in range(count)]
+    refused = model(*(op("Nope", "x", name) for name in outputs), outputs=" ".join(outputs))
+    odd = op("Relu", "x", "y", **{f"a{number}": number for number in range(count)})
+    started = time.process_time()
+    with pytest.raises(TranslationError, match="4,000 nodes cannot be said"):
+        translated(refused)
+    _, report = translated(model(odd, outputs="y"))
+    assert len(report.remarks) == count
+    assert time.process_time() - started < 1
+
+
 def test_every_cut_and_every_changed_bit_of_a_net(tmp_path: Path) -> None:
     conv = op("Conv", "x w", "c", kernel=2, order="NHWC")
     data = net(conv, op("Concat", "c c", "y s", axis=1), outputs="y").encode()
@@ -110,7 +128,8 @@ def test_every_cut_and_every_changed_bit_of_a_net(tmp_path: Path) -> None:
 def test_a_value_info_that_is_huge_or_deep(tmp_path: Path) -> None:
     (tmp_path / "predict_net.pb").write_bytes(net(op("Relu", "x", "y"), outputs="y").encode())
     beside = tmp_path / "value_info.json"
-    for text in ("[" * 100_000, '{"x": [1, [' + "1," * 200_000 + "1]]}", " " * (5 << 20)):
+    large = '{"x": [1, [' + "1," * 200_000 + "1]]}"
+    for text in ("[" * 100_000, large, " " * (5 << 20), '{"x": [1, [9223372036854775808]]}'):
         beside.write_text(text)
         with pytest.raises(TensorKeepError, match=r"value_info\.json"):
             open_caffe2(tmp_path / "predict_net.pb")

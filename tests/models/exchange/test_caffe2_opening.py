@@ -274,3 +274,13 @@ def test_what_a_net_keeps_for_its_next_run_is_told(tmp_path: Path) -> None:
     assert "changed w: it is an input, which the init net draws at random (GaussianFill)" in [
         str(remark) for remark in report.remarks
     ]
+
+
+def test_a_fill_of_the_net_itself_comes_out(tmp_path: Path) -> None:
+    fill = op("GivenTensorFill", "", "w", shape=[1], values=[2.0])
+    folder = mul(tmp_path / "own", fill)
+    predict = net(fill, op("Mul", "x w", "y"), inputs="x", outputs="w y")
+    (folder / "predict_net.pb").write_bytes(predict.encode())
+    made, _ = translated(open_caffe2(folder))
+    found = tk.run(made, {"x": np.full(1, 3, np.float32)})
+    assert (found["w"], found["y"]) == (2, 6)

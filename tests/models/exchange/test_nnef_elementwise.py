@@ -100,6 +100,7 @@ def test_binary_operations_lay_operands_at_their_first_axes():
             ("select(c, x, 0.0)", lambda c, x: np.where(left(c, 4), x, np.float32(0))),
             ("select(c, a, b)", lambda c, a, b: np.where(c, a, left(b, 3))),
             ("select(b, 1.0, -1.0)", lambda b: np.where(b, np.float32(1), np.float32(-1))),
+            ("select(b, 16777217, 0)", lambda b: np.where(b, np.int64(16777217), np.int64(0))),
             ("clamp(x, -0.5, 0.5)", lambda x: np.clip(x, np.float32(-0.5), np.float32(0.5))),
             ("clamp(x, 0.5, -0.5)", lambda x: np.full_like(x, 0.5)),
             ("clamp(x, w, v)", lambda x, w, v: np.maximum(np.minimum(x, left(v, 4)), left(w, 4))),

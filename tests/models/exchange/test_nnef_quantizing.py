@@ -295,3 +295,15 @@ def test_refused_of_graph_quant() -> None:
             "zero_point_linear_quantize",
             {"zero_point": 0, "bits": 8, "signed": True, "symmetric": False},
         )
+    range_ = {"min": 0.0, "max": 1.0, "bits": 8}
+    with pytest.raises(TranslationError, match="is quantized, but gives int64"):
+        quantized("linear_quantize", range_, line="y = argmax_reduce(x, axes = [1]);")
+
+
+def test_what_graph_quant_names_in_vain_is_told() -> None:
+    state = read(document_text(["y = copy(x);"], {"x": X}, {}, ["y"]))
+    assert isinstance(state.document, Document)
+    state.document.quantization["z"] = Quantization("linear_quantize", {})
+    report = Report("nnef", "onnx")
+    translate(state, report)
+    assert [(remark.kind, remark.name) for remark in report.remarks] == [("dropped", "z")]

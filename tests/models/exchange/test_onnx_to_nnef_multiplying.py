@@ -81,6 +81,9 @@ def journey() -> Journey:
     trips.add(
         "gemm_double", "Gemm", [*double], types=("float64",), tolerance=1e-14, alpha=0.1, beta=0.3
     )
+    half = [floats(3, 4).astype("float16"), floats(4, 2).astype("float16")]
+    number = np.array(0.3, "float16")
+    trips.add("gemm_half", "Gemm", half, number, types=("float16",), tolerance=1e-2, beta=2.0)
     for equation, shapes in EQUATIONS.items():
         operands = [floats(*shape, seed=index) for index, shape in enumerate(shapes)]
         trips.add(f"einsum {equation}", "Einsum", [*operands], equation=equation)
@@ -94,7 +97,7 @@ def test_a_product_comes_back_the_same(journey: Journey, name: str) -> None:
     journey.check(name)
 
 
-@pytest.mark.parametrize("name", [*GEMM, *(f"{name}_given" for name in GEMM), "double"])
+@pytest.mark.parametrize("name", [*GEMM, *(f"{name}_given" for name in GEMM), "double", "half"])
 def test_gemm_comes_back_the_same(journey: Journey, name: str) -> None:
     journey.check(f"gemm_{name}")
 

@@ -187,6 +187,7 @@ def test_indices_that_scalars_do_not_count_to_are_refused() -> None:
             "windows of nothing but padding",
         ),
         ("LpPool", {"kernel_shape": [2], "p": 0}, "makes no norm"),
+        ("LpPool", {"kernel_shape": [1], "strides": [2], "ceil_mode": 1}, "nothing but padding"),
     ],
 )
 def test_windows_that_make_no_sense_are_refused(

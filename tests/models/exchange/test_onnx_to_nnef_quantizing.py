@@ -55,6 +55,7 @@ def journey() -> Journey:
         plain = trips.to.node("DequantizeLinear", [weight, *held], f"weight_{kind}_y")
         sum = trips.to.node("Add", [x, plain], f"weight_{kind}_sum")
         trips.output(f"weight_{kind}", sum)
+    trips.output("weight", plain)
     trips.output("no_zero", pair(trips, "no_zero", x, array(0.25), None))
     saturated = trips.input("saturated", array([1e6, -1e6, np.inf, -np.inf]))
     trips.output("far", pair(trips, "far", saturated, array(0.5), np.array(3, "int8")))
@@ -117,7 +118,7 @@ def test_what_comes_back_computes_the_same(journey: Journey, name: str, kind: st
         *("no_zero", "far", "back_int32", "given", "dynamic", "dynamic_positive"),
         *("dynamic_nothing", "product", "product_given", "product_zero", "product_columns"),
         *("conv", "conv_zero", "scaled_product_one", "scaled_product_columns"),
-        *("scaled_conv_one", "scaled_conv_channels"),
+        *("scaled_conv_one", "scaled_conv_channels", "weight"),
     ],
 )
 def test_other_quantization_comes_back(journey: Journey, name: str) -> None:

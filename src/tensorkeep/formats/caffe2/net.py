@@ -54,7 +54,7 @@ from tensorkeep.wire.caffe2.fills import (
     is_fill,
     read_fill,
 )
-from tensorkeep.wire.caffe2.nets import Nets, told_inputs
+from tensorkeep.wire.caffe2.nets import Nets, take_inputs
 from tensorkeep.wire.caffe2.schema import NET
 from tensorkeep.wire.caffe2.values import INT8_TENSOR, Blob
 
@@ -107,8 +107,8 @@ def decode(location: Location) -> State:
     if not computes:
         return state
     predict = Message.parse(NET, source, start, where=where)
-    given = told_inputs(predict, where)
-    return state.replace(document=Nets(predict, given=given, location=location))
+    given = take_inputs(predict, where)
+    return state.replace(document=Nets(predict, list(given), given=given, location=location))
 
 
 def _fill(operator: Operator, blobs: dict[str, Blob], not_made: dict[str, Json], made: int) -> int:
@@ -183,7 +183,7 @@ def encode(state: State, location: Location, *, plain: bool = False) -> Iterator
     """
     if isinstance(state.document, Nets):
         yield from encode(init_state(state, state.document), init_of(location), plain=plain)
-        yield predict_stream(state.document, location)
+        yield predict_stream(state.document, location, plain=plain)
         return
     name = location.name.lower()
     if name.endswith(("predict_net.pb", "predict_net.pbtxt")):

@@ -13,7 +13,7 @@ from tensorkeep.format import Stream
 from tensorkeep.state import State
 from tensorkeep.store import Location
 from tensorkeep.tensor import Tensor
-from tensorkeep.wire.caffe2.nets import Nets, init_beside
+from tensorkeep.wire.caffe2.nets import Nets, init_beside, tell_inputs
 
 
 def init_of(location: Location) -> Location:
@@ -40,8 +40,12 @@ def init_state(state: State, nets: Nets) -> State:
     return state.replace(tensors={**dict(state.items()), **missing}, document=None)
 
 
-def predict_stream(nets: Nets, location: Location) -> Stream:
-    """Give the predict net as it is written, as text where its name says so."""
+def predict_stream(nets: Nets, location: Location, *, plain: bool) -> Stream:
+    """Give the predict net as it is written, as text where its name says so.
+
+    What its inputs are is noted in it, unless it is to be plain.
+    """
+    predict = nets.predict if plain else tell_inputs(nets)
     if location.name.lower().endswith(".pbtxt"):
-        return Stream(location.key, [nets.predict.to_text().encode("utf-8", "surrogateescape")])
-    return Stream(location.key, nets.predict.chunks())
+        return Stream(location.key, [predict.to_text().encode("utf-8", "surrogateescape")])
+    return Stream(location.key, predict.chunks())

@@ -58,11 +58,13 @@ class Report:
     source: str
     target: str
     remarks: list[Remark] = field(default_factory=list)
+    _noted: set[Remark] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def add(self, kind: Kind, name: str, text: str) -> None:
         """Note what was done; the same is noted once."""
         remark = Remark(kind, name, text)
-        if remark not in self.remarks:
+        if remark not in self._noted:
+            self._noted.add(remark)
             self.remarks.append(remark)
 
     def ordered(self) -> list[Remark]:

@@ -44,6 +44,11 @@ class Node:
         """Name an output; empty where it is left out."""
         return self.outputs[index] if index < len(self.outputs) else ""
 
+    def word(self, key: str, default: str) -> str:
+        """Give an attribute that is a word."""
+        value = self.attributes.get(key, default)
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
     def __str__(self) -> str:
         return self.name or self.output() or self.operator
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import xxhash
 
 from tensorkeep.dtypes import DTYPES
 from tensorkeep.errors import CorruptError
@@ -53,45 +56,113 @@ class Nets:
         count = len(self.predict.op)
         return f"a Caffe2 net of {count:,} operator{'' if count == 1 else 's'}"
 
+    def parts(self) -> Iterator[tuple[str, str]]:
+        """Give each part by its place: operators by the blobs that they write.
+
+        A blob that is written again is told apart (`x~2`), so that their order makes no difference
+        where it says nothing.
+        """
+        net = self.predict
+        yield "net", _told(net, but=("op", "arg"))
+        for argument in net.arg:
+            yield f"argument {argument.name}", _told(argument, but=("name",))
+        for name in dict.fromkeys((*self.inputs, *self.given)):
+            dtype, shape = self.given.get(name, Given())
+            yield (
+                f"input {name}",
+                f"{dtype or 'of any type'}, {'of any shape' if shape is None else shape}",
+            )
+        writes: Counter[str] = Counter()
+
+        def versions(blobs: Iterable[str]) -> str:
+            return ", ".join(f"{b}~{writes[b]}" if writes[b] > 1 else b for b in blobs)
+
+        for operator in net.op:
+            for blob in operator.input:
+                writes[blob] = writes[blob] or 1  # what is given, or another net has written
+            taken = versions(operator.input)
+            writes.update(operator.output or [operator.type])
+            said = _told(operator, but=("type", "input", "output"))
+            place = versions(operator.output or [operator.type])
+            call = f"{operator.type}({taken})"
+            yield f"operator {place}", f"{call} {{{said}}}" if said else call
+
+
+def _told(message: Message, but: Iterable[str]) -> str:
+    """Say what is in a message: what is long by a digest, so that no two say the same."""
+    said = []
+    for name in message:
+        if name in but:
+            continue
+        if name == "arg":
+            said += [f"{row.name}: {_told(row, but=('name',))}" for row in message.arg]
+            continue
+        alone = Message(message.schema)
+        alone[name] = message[name]
+        text = " ".join(alone.to_text().split())
+        if len(text) > _LONG:
+            text = f"{name}: {len(text):,} characters, {xxhash.xxh3_128_hexdigest(text.encode())}"
+        said.append(text)
+    return ", ".join(said) + "".join(f", unknown {data.hex()}" for data in message.unknown())
+
+
+_LONG = 200
+
 
 _INPUTS = "tensorkeep.inputs"
 
 
-def tell_inputs(predict: Message, given: Mapping[str, Given]) -> None:
-    """Note types and shapes of inputs in an argument of a net, which Caffe2 has no place for."""
-    known = {
-        name: [each.dtype, list(each.shape or ())] for name, each in given.items() if each.shape
-    }
-    if known:
-        predict.add("arg", name=_INPUTS, s=dump_json(known).encode("utf-8", "surrogateescape"))
+def tell_inputs(nets: Nets) -> Message:
+    """Give the net with an argument that says what its inputs are, for which Caffe2 has no place.
+
+    Each input that is declared is there, also one of which nothing is known: whatever else the net
+    reads is a weight then.
+    """
+    if not nets.inputs:
+        return nets.predict
+    rows: dict[str, Any] = {}
+    for name in nets.inputs:
+        dtype, shape = nets.given.get(name, Given())
+        rows[name] = [dtype, None if shape is None else list(shape)]
+    noted = nets.predict.copy()
+    noted.add("arg", name=_INPUTS, s=dump_json(rows).encode("utf-8", "surrogateescape"))
+    return noted
 
 
-def told_inputs(predict: Message, where: str) -> dict[str, Given]:
-    """Read what `tell_inputs` noted; empty where it noted nothing.
+def take_inputs(predict: Message, where: str) -> dict[str, Given]:
+    """Take the argument out of a net that `tell_inputs` adds; empty where it has none.
 
     Raises:
         CorruptError: the argument is something else.
     """
     told: dict[str, Given] = {}
+    others = [argument for argument in predict.arg if argument.name != _INPUTS]
+    if len(others) == len(predict.arg):
+        return told
     for argument in predict.arg:
         if argument.name != _INPUTS:
             continue
-        found = parse_json(bytes(argument.s), where, _INPUTS, most=_MOST_INPUTS)
+        found = parse_json(bytes(argument.s), where, _INPUTS, most=_MOST_VALUES)
         rows = found.items() if isinstance(found, dict) else [("", found)]
-        for name, row in rows:
-            match row:
-                case [str(dtype), list(shape)] if dtype in DTYPES and all(map(is_size, shape)):
-                    told[name] = Given(dtype, tuple(shape))
-                case _:
-                    problem = f"{_INPUTS} says {str(row)[:60]!r}, no element type and shape"
-                    raise CorruptError(problem, where=where)
+        told.update((name, _given(row, where)) for name, row in rows)
+    predict["arg"] = others
     return told
 
 
-_MOST_INPUTS = 100_000
+def _given(row: object, where: str) -> Given:
+    match row:
+        case [str() | None as dtype, list() | None as shape] if (
+            dtype is None or dtype in DTYPES
+        ) and all(map(_is_size, shape or ())):
+            return Given(dtype, None if shape is None else tuple(shape))
+    problem = f"{_INPUTS} says {str(row)[:60]!r}, no element type and shape"
+    raise CorruptError(problem, where=where)
 
 
-def is_size(value: object) -> bool:
+_MOST_VALUES = 100_000
+
+
+def _is_size(value: object) -> bool:
     """Whether a value is the size of an axis."""
     return type(value) is int and value >= 0
 
@@ -109,4 +180,4 @@ def init_beside(location: Location) -> Location | None:
     return location.sibling(f"{head}init_net{tail}") if found else None
 
 
-__all__ = ["Given", "Nets", "init_beside"]
+__all__ = ["Given", "Nets", "init_beside", "take_inputs", "tell_inputs"]

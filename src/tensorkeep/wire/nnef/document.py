@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tensorkeep.errors import ArgumentError, CorruptError, UnsafeError, UnsupportedError
 from tensorkeep.wire.nnef import composing, printing
@@ -24,6 +25,13 @@ from tensorkeep.wire.nnef.syntax import Assignment, Fragment, Parameter, Result,
 
 _LEAST_BUDGET = 500_000
 _SCALARS = TensorOf("scalar")
+
+
+class _Flat(NamedTuple):
+    """What a document consisted of, and the operations that this comes to."""
+
+    given: tuple[object, ...]
+    operations: list[Operation]
 
 
 @dataclass(slots=True)
@@ -62,6 +70,7 @@ class Document:
     body: tuple[Assignment, ...] = ()
     where: str = field(default="", compare=False)
     size: int = field(default=0, compare=False, repr=False)
+    _flat: _Flat | None = field(default=None, init=False, compare=False, repr=False)
 
     dialect = "nnef"
 
@@ -90,7 +99,7 @@ class Document:
             for fragment in document.fragments:
                 check_fragment(fragment, words)
             check_graph(parsed.graph, words)
-            flatten(parsed.graph, words, (), document._budget())
+            document.operations()
             if quantization:
                 document.quantization = parse_quantization(quantization, words)
         except RecursionError:
@@ -143,6 +152,15 @@ class Document:
         Raises:
             CorruptError, UnsafeError, UnsupportedError: as `parse` does.
         """
+        if expand:
+            return self._flatten(expand)
+        lists = tuple(self.inputs), tuple(self.outputs)
+        given = (self.name, self.extensions, self.fragments, self.body, *lists)
+        if self._flat is None or self._flat.given != given:
+            self._flat = _Flat(given, self._flatten())
+        return [operation.copy() for operation in self._flat.operations]
+
+    def _flatten(self, expand: Collection[str] = ()) -> list[Operation]:
         try:
             return flatten(self._graph(), self._words(), expand, self._budget())
         except RecursionError:
@@ -172,6 +190,19 @@ class Document:
         """Say in a few words what there is."""
         count = len(self.operations())
         return f"{count:,} operation" + "s" * (count != 1)
+
+    def parts(self) -> Iterator[tuple[str, str]]:
+        """Give each part by its place: operations flat, by the tensors they give, in any order."""
+        yield "graph", self.name
+        yield "inputs", ", ".join(self.inputs)
+        yield "outputs", ", ".join(self.outputs)
+        for operation in self.operations():
+            yield f"operation {', '.join(operation.outputs())}", printing.operation(operation)
+        for line in quantization_lines(self.quantization, self._words()):
+            name, _, text = line.rstrip().partition(": ")
+            yield f"quantization of {name}", text
+        for name in dict.fromkeys((*self.names, *self.types)):
+            yield f"note of {name}", f"{self.name_of(name)}: {self.types.get(name, 'as written')}"
 
     def _graph(self) -> Fragment:
         inputs = tuple(Parameter(name, _SCALARS) for name in self.inputs)

@@ -20,11 +20,16 @@ END = "the end"
 _SHOWN = 40
 _TOKEN = re.compile(
     r"""
-    (?P<space>[ \t\r\n\f\v]+|\#[^\n]*)
-  | (?P<word>[A-Za-z_][A-Za-z_0-9]*)
-  | (?P<number>[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)
-  | (?P<string>'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")
-  | (?P<operator>->|<=|>=|==|!=|&&|\|\||[-+*/^<>=!?:;,()\[\]{}])
+    [ \t\r\f\v]*
+    (?:
+        (?P<word>[A-Za-z_][A-Za-z_0-9]*)
+      | (?P<operator>->|<=|>=|==|!=|&&|\|\||[-+*/^<>=!?:;,()\[\]{}])
+      | (?P<number>[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)
+      | (?P<skipped>\n|\#[^\n]*)
+      | (?P<string>'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")
+      | (?P<unknown>.)
+      | (?P<end>\Z)
+    )
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -65,22 +70,27 @@ def tokens(text: str, where: str) -> Iterator[Token]:
     if len(text) > MAX_TEXT:
         problem = f"a text of {len(text):,} characters; at most {MAX_TEXT:,} are read"
         raise UnsafeError(problem, where=where)
-    position, line, start = 0, 1, 0
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            fail((line, position - start + 1), _unknown(text[position]), where)
-        kind, matched = match.lastgroup or "", match.group()
-        if kind == "word" and len(matched) > MAX_NAME:
+    line, start = 1, 0
+    for match in _TOKEN.finditer(text):
+        kind = match.lastgroup or ""
+        matched, position = match[kind], match.start(kind)
+        column = position - start + 1
+        if kind == "skipped":
+            if matched == "\n":
+                line, start = line + 1, position + 1
+            continue
+        if kind == "end":
+            yield Token("", "", line, column)
+            return
+        if kind == "unknown":
+            fail((line, column), _unknown(matched), where)
+        if len(matched) > MAX_NAME and kind == "word":
             problem = f"an identifier of {len(matched):,} characters; at most {MAX_NAME:,} are read"
-            raise UnsafeError(placed((line, position - start + 1), problem), where=where)
-        if kind != "space":
-            yield Token(kind, matched, line, position - start + 1)
-        position = match.end()
-        if kind in ("space", "string") and (broken := matched.count("\n")):
+            raise UnsafeError(placed((line, column), problem), where=where)
+        yield Token(kind, matched, line, column)
+        if kind == "string" and (broken := matched.count("\n")):
             line += broken
-            start = position - len(matched) + matched.rindex("\n") + 1
-    yield Token("", "", line, position - start + 1)
+            start = position + matched.rindex("\n") + 1
 
 
 def _unknown(character: str) -> str:

@@ -53,6 +53,12 @@ class Operation:
         """Name the tensors that it takes."""
         return [each.name for each in references(list(self.arguments.values()))]
 
+    def copy(self) -> Operation:
+        """Give another one, which can be changed."""
+        arguments = {name: _copied(value) for name, value in self.arguments.items()}
+        results = {name: _copied(value) for name, value in self.results.items()}
+        return Operation(self.name, arguments, results, self.dtype, self.line, self.column)
+
 
 @dataclass(slots=True)
 class Quantization:
@@ -60,6 +66,13 @@ class Quantization:
 
     name: str
     arguments: dict[str, Value] = field(default_factory=dict)
+
+
+def _copied(value: Value) -> Value:
+    if isinstance(value, list):
+        nested = bool(value) and isinstance(value[0], list | tuple)
+        return [_copied(item) for item in value] if nested else value.copy()
+    return tuple(map(_copied, value)) if isinstance(value, tuple) else value
 
 
 def references(value: Value) -> Iterator[Reference]:

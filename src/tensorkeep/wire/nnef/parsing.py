@@ -316,8 +316,11 @@ class Parser:
 
     def expression(self, choice: bool = True) -> Expression:
         """Read an expression."""
-        if self.now.kind == "number" and self.then.text in _ENDS:  # as long arrays have many
-            return Literal(self._number(self.now), self.advance().at)
+        if self.then.text in _ENDS:  # as nearly all of a text is
+            if self.now.kind == "number":
+                return Literal(self._number(self.now), self.advance().at)
+            if self.now.kind == "word" and self.now.text not in KEYWORDS:
+                return Name(self.now.text, self.advance().at)
         level = self._enter()
         value = self._binary(0)
         if choice and self.at("if"):

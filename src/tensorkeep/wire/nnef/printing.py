@@ -8,7 +8,7 @@ from typing import Any
 
 from tensorkeep.errors import UnsupportedError
 from tensorkeep.wire.nnef.lexing import quote
-from tensorkeep.wire.nnef.operations import Value
+from tensorkeep.wire.nnef.operations import Operation, Value
 from tensorkeep.wire.nnef.syntax import (
     Argument,
     Array,
@@ -149,6 +149,25 @@ def _fragment(fragment: Fragment) -> Iterator[str]:
     if fragment.body is not None:
         yield from map(_assignment, fragment.body)
         yield "}\n\n"
+
+
+def operation(flat: Operation) -> str:
+    """Write a flat operation with all of its arguments, for a reader to compare.
+
+    >>> from tensorkeep.wire.nnef.operations import Reference
+    >>> operation(Operation("relu", {"x": Reference("a")}, {"y": Reference("b")}))
+    'relu(x = a)'
+    """
+    dtype = f"<{flat.dtype}>" if flat.dtype else ""
+    given = (f"{name} = {_shown(value)}" for name, value in flat.arguments.items())
+    return f"{flat.name}{dtype}({', '.join(given)})"
+
+
+def _shown(value: Value) -> str:
+    try:
+        return "none" if value is None else literal(value)
+    except UnsupportedError:  # a number that is not finite
+        return repr(value)
 
 
 def document(extensions: Iterable[str], fragments: Iterable[Fragment], graph: Fragment) -> str:

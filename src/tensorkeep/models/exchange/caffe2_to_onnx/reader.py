@@ -249,8 +249,10 @@ def read_program(
     for message in net.op:
         named.update(message.input, message.output)
     operators = []
+    before = set(weights)
     for stated in net.op:
-        message = completed(stated, writes.keys() | read.keys() | weights, named)
+        message = completed(stated, before, named)
+        before.update(message.input, message.output)
         operators.append(message)
         for blob in message.input:
             if blob not in writes:
@@ -258,10 +260,10 @@ def read_program(
         for blob in message.output:
             writes[blob] = writes.get(blob, 0) + 1
     there = weights | set(read)
-    known = [blob for blob in dict.fromkeys(outputs) if blob in writes or blob in there]
+    known = {blob: None for blob in outputs if blob in writes or blob in there}
     unwritten = [blob for blob in dict.fromkeys(outputs) if blob not in known]
     if not known:
-        known = _unread(operators)
+        known = dict.fromkeys(_unread(operators))
     fresh = _Fresh(set(writes) | there)
     values: dict[str, str] = {}  # of each blob, the value that it is at this point
     times: dict[str, int] = {}
@@ -293,6 +295,7 @@ def read_program(
     found.read = [blob for blob in read if blob in used]
     found.carried = [blob for blob in found.read if blob in writes]
     seen = set(found.read)
+    seen |= writes.keys()
     found.read += [blob for blob in results if blob in weights and blob not in seen]
     return found
 

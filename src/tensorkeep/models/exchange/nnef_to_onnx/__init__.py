@@ -20,7 +20,7 @@ from tensorkeep.models.exchange.nnef_to_onnx import (
     sampling,
     shaping,
 )
-from tensorkeep.models.exchange.nnef_to_onnx.reader import Reader
+from tensorkeep.models.exchange.nnef_to_onnx.reader import FLOATS, Reader
 from tensorkeep.models.exchange.nnef_to_onnx.table import TABLE
 from tensorkeep.models.exchange.report import Refusal, Refused, Report, refuse
 from tensorkeep.state import State
@@ -145,7 +145,9 @@ def _translate_quantized(op: Operation, reader: Reader, quantized: list[Referenc
             reader.call(each.name, reader.to.fresh(f"{kept[each.name]}_exact"))
     TABLE[op.name].translate(op, reader)
     for each in quantized:
-        value = reader.value(each)
+        value, dtype = reader.value(each), reader.type(each)
+        if each.name in kept and dtype not in FLOATS:
+            raise Refused(f"is quantized, but gives {dtype}")
         done = quantizing.fake_quantize(reader, value, reader.document.quantization[each.name])
         if each.name in kept:
             done = reader.to.node("Identity", [done], kept[each.name])

@@ -77,7 +77,8 @@ class Reader(Arguments):
         """Name the element type of a tensor; that of a literal is what it is without others."""
         if isinstance(argument, Reference):
             return self._of(argument).dtype
-        return "bool" if isinstance(argument, bool) else "float32"
+        kind = type(argument)
+        return "bool" if kind is bool else "int64" if kind is int else "float32"
 
     def common(self, *arguments: Value) -> str:
         """Name the element type that tensors are computed in together; literals adapt.
@@ -87,7 +88,7 @@ class Reader(Arguments):
         """
         found = list(dict.fromkeys(self.type(a) for a in arguments if isinstance(a, Reference)))
         if not found:
-            return "bool" if all(isinstance(a, bool) for a in arguments) else "float32"
+            return self.type(arguments[0]) if arguments else "float32"
         if len(found) == 1:
             return found[0]
         for kinds in (FLOATS, INTEGERS):
@@ -293,13 +294,16 @@ class Reader(Arguments):
         return value == self._names.get(reference.name) or value in self._variables
 
     def finish(self) -> None:
-        """Add the variables that nothing asked for, and tell what is no variable."""
+        """Add the variables that nothing asked for, and tell what names nothing."""
         for held in self._variables.values():
             if held.laid is None:
                 self._laid(held)
         for name in self.tensors:
             if name not in self._variables:
                 self.report.add("dropped", name, "no variable of the document has this label")
+        for name in self.document.quantization:
+            if not self.knows(name):
+                self.report.add("dropped", name, "graph.quant names it, the document does not")
 
     # Within.
 

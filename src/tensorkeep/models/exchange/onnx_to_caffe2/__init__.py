@@ -20,10 +20,10 @@ from tensorkeep.models.exchange.onnx_to_caffe2 import (
 from tensorkeep.models.exchange.onnx_to_caffe2.table import TABLE
 from tensorkeep.models.exchange.onnx_to_caffe2.writer import Writer
 from tensorkeep.models.exchange.report import Refusal, Refused, Report, refuse
-from tensorkeep.models.exchange.settled import Node
+from tensorkeep.models.exchange.settled import Node, Settled
 from tensorkeep.models.exchange.settling import settle
-from tensorkeep.state import State
-from tensorkeep.wire.caffe2.nets import Given, Nets, tell_inputs
+from tensorkeep.state import KEY, State
+from tensorkeep.wire.caffe2.nets import Given, Nets
 from tensorkeep.wire.caffe2.schema import NET
 
 # What reading a malformed node raises where its translation expects a sound one.
@@ -52,6 +52,17 @@ def translate(
         TranslationError: it has nodes that Caffe2 cannot say; all of them are listed.
     """
     model = settle(state, report, shapes=shapes, constants=constants, keeps=TABLE)
+    made = write(model, report)
+    metadata = {key: value for key, value in state.metadata.items() if key != KEY}
+    return made.replace(metadata=metadata, where=state.where, close=state.close)
+
+
+def write(model: Settled, report: Report) -> State:
+    """Write a settled model as a net.
+
+    Raises:
+        TranslationError: it has nodes that Caffe2 cannot say; all of them are listed.
+    """
     to = Writer(model, report)
     refusals: list[Refusal] = []
     for node in model.nodes:
@@ -59,16 +70,17 @@ def translate(
             _translate(node, to)
         except Refused as refused:
             refusals.append(Refusal(node.operator, str(node), refused.reason, refused.cure))
-    made = {name for operator in to.operators for name in operator.output}
+    computed = {name for node in model.nodes for name in node.outputs}
     for name in model.outputs:
-        if name not in made and not refusals:
-            try:
-                _copy(name, to)
-            except Refused as refused:
-                refusals.append(Refusal("output", name, refused.reason, refused.cure))
+        if name in computed:
+            continue
+        try:
+            _copy(name, to)
+        except Refused as refused:
+            refusals.append(Refusal("output", name, refused.reason, refused.cure))
     if refusals:
         raise refuse(refusals, "Caffe2's nets", model.where)
-    return _state(to, state)
+    return _state(to)
 
 
 def _copy(name: str, to: Writer) -> None:
@@ -104,32 +116,18 @@ def _translate(node: Node, to: Writer) -> None:
         raise Refused(f"it is not as ONNX has it ({type(error).__name__}: {error})") from None
 
 
-def _state(to: Writer, state: State) -> State:
+def _state(to: Writer) -> State:
     model = to.model
     net = Message(NET, name=model.name or "model")
     net["op"] = to.operators
     net["external_input"] = [*model.inputs, *to.weights]
     net["external_output"] = list(model.outputs)
     given = {name: Given(model.types.get(name), model.shapes.get(name)) for name in model.inputs}
-    tell_inputs(net, given)
     document = Nets(net, inputs=list(model.inputs), outputs=list(model.outputs), given=given)
-    digests = {
-        name: state.digests[name]
-        for name, tensor in to.weights.items()
-        if name in state.digests and name in state and state[name] is tensor
-    }
-    return State(
-        to.weights,
-        metadata=model.metadata,
-        digests=digests,
-        document=document,
-        format="caffe2-net",
-        where=state.where,
-        close=state.close,
-    )
+    return State(to.weights, document=document, format="caffe2-net", where=model.where)
 
 
 # The files whose rows TABLE is made of.
 TOPICS = (elementwise, layers, pooling, reducing, shaping)
 
-__all__ = ["TABLE", "translate"]
+__all__ = ["TABLE", "translate", "write"]

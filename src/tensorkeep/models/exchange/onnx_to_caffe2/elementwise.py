@@ -56,9 +56,11 @@ def _softplus(node: Node, to: Writer) -> None:
 
 
 @TABLE.row("Neg", becomes="Negative")
-def _negative(node: Node, to: Writer) -> None:
+@TABLE.row("Sign", becomes="Sign")
+def _signed(node: Node, to: Writer) -> None:
     to.need(node.input(0), FLOAT, *INTEGERS)
-    to.add("Negative", [to.blob(node.input(0))], node.output())
+    type = "Negative" if node.operator == "Neg" else node.operator
+    to.add(type, [to.blob(node.input(0))], node.output())
 
 
 @TABLE.row("Identity", becomes="Copy")
@@ -141,7 +143,7 @@ def _prelu(node: Node, to: Writer) -> None:
 @TABLE.row("Clip", becomes="Clip", note="the bounds have to be constants")
 def _clip(node: Node, to: Writer) -> None:
     to.need(node.input(0), FLOAT)
-    bounds = {"min": -math.inf, "max": math.inf}  # left out, it would cut what is infinite
+    bounds = {}
     for index, key in ((1, "min"), (2, "max")):
         if node.input(index):
             bounds[key] = to.model.number(node.input(index), key)

@@ -6,9 +6,9 @@ import numpy as np
 
 from tensorkeep.models.exchange.onnx_to_caffe2.table import TABLE
 from tensorkeep.models.exchange.onnx_to_caffe2.writer import FLOAT, Writer
-from tensorkeep.models.exchange.onnx_to_nnef.windows import windows_of
 from tensorkeep.models.exchange.report import Refused
 from tensorkeep.models.exchange.settled import Node, normal
+from tensorkeep.models.exchange.windows import given_padding, windows_of
 
 
 @TABLE.row("Conv", becomes="Conv")
@@ -39,18 +39,20 @@ def _conv_transpose(node: Node, to: Writer) -> None:
     adjusted = [int(more) for more in node.attributes.get("output_padding", (0, 0))]
     if any(more > step for more, step in zip(adjusted, strides, strict=True)):
         raise Refused(f"its output_padding {adjusted} is more than its strides {strides}")
-    given = [int(pad) for pad in node.attributes.get("pads", (0,) * 4)]
+    given = given_padding(node, 2)
+    automatic = node.word("auto_pad", "NOTSET")
+    sized = "output_shape" in node.attributes or automatic in ("SAME_UPPER", "SAME_LOWER")
     pads = [0] * 4
     for axis in range(2):
         whole = (size[axis] - 1) * strides[axis] + adjusted[axis] + kernel[axis]
         total = whole - out[axis]
-        head = given[axis]
-        if given[axis] + given[axis + 2] != total:
-            word = node.attributes.get("auto_pad", "NOTSET")
-            lower = word in ("SAME_LOWER", b"SAME_LOWER")
-            head = total - total // 2 if lower else total // 2
-        if total < 0 or head > total:
-            raise Refused("its output_shape needs padding that takes nothing away")
+        head = given[axis][0]
+        if sized:  # then what is odd comes before, unless it is SAME_UPPER
+            head = total // 2 if automatic == "SAME_UPPER" else total - total // 2
+        elif total != sum(given[axis]):
+            raise Refused(f"its padding does not leave {out[axis]} elements along an axis")
+        if total < 0 or head < 0 or head > total:
+            raise Refused("its output is larger than what it makes without padding")
         pads[axis], pads[axis + 2] = head, total - head
     to.add(
         "ConvTranspose",
@@ -69,16 +71,17 @@ def _gemm(node: Node, to: Writer) -> None:
     to.need(node.input(0), FLOAT)
     alpha, beta = (float(node.attributes.get(key, 1.0)) for key in ("alpha", "beta"))
     trans_a, trans_b = (int(node.attributes.get(key, 0)) for key in ("transA", "transB"))
-    columns = to.shape(node.output())[1]
     weights, bias = node.input(1), node.input(2)
+    columns = to.shape(weights)[0 if trans_b else 1]
     plain = alpha == 1.0 and (beta == 1.0 or not bias) and not trans_a
     if plain and to.model.is_constant(weights) and (not bias or to.model.is_constant(bias)):
         added = np.zeros(columns, np.float32) if not bias else to.model.array(bias)
         if added.size == columns and (added.ndim < 2 or added.shape[-1] == columns):
             held = to.blob(bias) if bias and added.ndim == 1 else ""
             held = held or to.constant(added.reshape(columns), f"{node.output()}_b")
-            turned = to.blob(weights)
-            if not trans_b:
+            if trans_b:
+                turned = to.blob(weights)
+            else:
                 turned = to.constant(to.model.array(weights).T, f"{weights}_t")
             to.add("FC", [to.blob(node.input(0)), turned, held], node.output())
             return

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from tensorkeep.models.exchange.onnx_to_caffe2.table import TABLE
 from tensorkeep.models.exchange.onnx_to_caffe2.writer import FLOAT, Writer
-from tensorkeep.models.exchange.onnx_to_nnef.windows import windows_of
 from tensorkeep.models.exchange.report import Refused
 from tensorkeep.models.exchange.settled import Node, normal
+from tensorkeep.models.exchange.windows import windows_of
 
 
 @TABLE.row("MaxPool", becomes="MaxPool", note="ceil_mode is more padding at the end")
@@ -66,8 +66,7 @@ def _global_pool(node: Node, to: Writer) -> None:
 def _pad(node: Node, to: Writer) -> None:
     to.need(node.input(0), FLOAT)
     rank = len(to.shape(node.input(0)))
-    mode = node.attributes.get("mode", "constant")
-    mode = mode.decode() if isinstance(mode, bytes) else mode
+    mode = node.word("mode", "constant")
     if rank != 4 or mode not in ("constant", "reflect", "edge"):
         raise Refused(f"it pads {rank} axes by {mode}; Caffe2 pads images")
     if node.input(1):
@@ -103,14 +102,16 @@ def _pad(node: Node, to: Writer) -> None:
 def _resize(node: Node, to: Writer) -> None:
     to.need(node.input(0), FLOAT)
     size, out = to.shape(node.input(0)), to.shape(node.output())
-    mode = node.attributes.get("mode", "nearest")
-    if mode not in ("nearest", b"nearest"):
+    mode = node.word("mode", "nearest")
+    if mode != "nearest":
         raise Refused(f"its mode is {mode!r}, and Caffe2's ResizeNearest has none")
     if len(size) != 4 or size[:2] != out[:2] or 0 in out:
         raise Refused("Caffe2 resizes the height and width of images")
-    word = _word(node, "keep_aspect_ratio_policy", "stretch")
-    if word != "stretch":
-        raise Refused(f"its sizes are {word} than what is given")
+    if max(out[2:]) > _MOST_PIXELS:
+        raise Refused(f"what it makes has {max(out[2:]):,} pixels along an axis")
+    policy = node.word("keep_aspect_ratio_policy", "stretch")
+    if policy != "stretch":
+        raise Refused(f"its sizes are {policy} than what is given")
     scales = [_scale(node, size[axis], out[axis], to, axis) for axis in (2, 3)]
     for axis, scale in zip((2, 3), scales, strict=True):
         made = int(np.float32(size[axis]) * np.float32(scale))
@@ -148,22 +149,22 @@ def _taken(size: int, out: int, scale: float) -> npt.NDArray[Any]:
 def _places(node: Node, size: int, out: int, scale: float) -> npt.NDArray[Any]:
     """Give the pixel that each of the output is taken from, as ONNX has it."""
     at = np.arange(out, dtype=np.float64)
-    word = "asymmetric" if node.operator == "Upsample" or node.since < 11 else "half_pixel"
-    word = _word(node, "coordinate_transformation_mode", word)
-    if word == "asymmetric":
+    old = node.operator == "Upsample" or node.since < 11
+    way = "asymmetric" if old else node.word("coordinate_transformation_mode", "half_pixel")
+    if way == "asymmetric":
         places = at / scale
-    elif word == "pytorch_half_pixel" and out == 1:
+    elif way == "pytorch_half_pixel" and out == 1:
         places = at * 0
-    elif word in ("half_pixel", "pytorch_half_pixel"):
+    elif way in ("half_pixel", "pytorch_half_pixel"):
         places = (at + 0.5) / scale - 0.5
     else:
-        raise Refused(f"its coordinates are {word}")
-    old = node.operator == "Upsample" or node.since < 11
-    rounding = "floor" if old else _word(node, "nearest_mode", "round_prefer_floor")
+        raise Refused(f"its coordinates are {way}")
+    rounding = "floor" if old else node.word("nearest_mode", "round_prefer_floor")
     found: npt.NDArray[Any] = np.clip(_ROUNDINGS[rounding](places), 0, size - 1).astype(int)
     return found
 
 
+_MOST_PIXELS = 1 << 20  # along an axis
 _ROUNDINGS: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
     "floor": np.floor,
     "ceil": np.ceil,
@@ -175,8 +176,3 @@ _ROUNDINGS: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
 def _pads(node: Node) -> list[int]:
     """Read the attribute of older versions, which the first called paddings."""
     return list(node.attributes.get("pads") or node.attributes["paddings"])
-
-
-def _word(node: Node, key: str, default: str) -> str:
-    value = node.attributes.get(key, default)
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -16,7 +16,8 @@ def _reduce(node: Node, to: Writer) -> None:
     axes = to.model.axes(node, 1, rank)
     if not axes:
         if node.attributes.get("noop_with_empty_axes", 0):
-            to.add("Copy", [to.blob(node.input(0))], node.output())
+            alone = "Abs" if node.operator in ("ReduceL1", "ReduceL2") else "Copy"
+            to.add(alone, [to.blob(node.input(0))], node.output())
             return
         axes = list(range(rank))
     if rank == 0:

@@ -18,7 +18,8 @@ from tensorkeep.tensor import Tensor
 FLOAT = "float32"
 INTEGERS = ("int32", "int64")
 HELD = (FLOAT, *INTEGERS, "bool", "uint8", "string")
-_CAST = "Cast the model before: tensorkeep edit --cast float32."
+_HALVES = ("float16", "bfloat16")
+_CAST = "Cast the model before: models.cast(model, 'float32', compute=True, keep_io=False)."
 
 
 class Writer:
@@ -66,7 +67,8 @@ class Writer:
         """
         tensor = self.model.constants[name]
         if tensor.dtype.name not in HELD:
-            raise Refused(f"{name!r} is {tensor.dtype}, which no init net holds", _CAST)
+            cure = _CAST if tensor.dtype.name in _HALVES else ""
+            raise Refused(f"{name!r} is {tensor.dtype}, which no init net holds", cure)
         return tensor
 
     def constant(self, values: npt.ArrayLike, hint: str) -> str:
@@ -110,7 +112,7 @@ class Writer:
         """Refuse a value whose element type is not one of these."""
         found = self.model.type(name)
         if found not in kinds:
-            cure = _CAST if found in ("float16", "bfloat16", "float64") and FLOAT in kinds else ""
+            cure = _CAST if found in _HALVES and FLOAT in kinds else ""
             raise Refused(f"{name!r} is {found}, where Caffe2 takes {' or '.join(kinds)}", cure)
 
     def is_used(self, name: str) -> bool:

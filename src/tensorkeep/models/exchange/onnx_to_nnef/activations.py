@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tensorkeep.models.exchange.onnx_to_nnef.elementwise import error_function, tell_error_function
-from tensorkeep.models.exchange.onnx_to_nnef.operands import attribute, word
+from tensorkeep.models.exchange.onnx_to_nnef.operands import attribute
 from tensorkeep.models.exchange.onnx_to_nnef.small_integers import typed
 from tensorkeep.models.exchange.onnx_to_nnef.table import TABLE
 from tensorkeep.models.exchange.onnx_to_nnef.writer import NUMBERS, Operand, Writer
@@ -121,7 +121,7 @@ def _swish(node: Node, to: Writer) -> None:
 
 @TABLE.row("Gelu", becomes="mul, add, tanh", note="without approximation erf is computed, to 4e-7")
 def _gelu(node: Node, to: Writer) -> None:
-    x, way = operand(node, to), word(node, "approximate", "none")
+    x, way = operand(node, to), node.word("approximate", "none")
     if way not in ("none", "tanh"):
         raise Refused(f"its approximation is {way!r}, which is none of ONNX's")
     kind = to.model.type(node.input(0))

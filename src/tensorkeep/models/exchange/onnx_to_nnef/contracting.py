@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tensorkeep.models.exchange.onnx_to_nnef.multiplying import product
-from tensorkeep.models.exchange.onnx_to_nnef.operands import floats, word
+from tensorkeep.models.exchange.onnx_to_nnef.operands import floats
 from tensorkeep.models.exchange.onnx_to_nnef.table import TABLE
 from tensorkeep.models.exchange.onnx_to_nnef.writer import Writer
 from tensorkeep.models.exchange.report import Refused
@@ -35,7 +35,7 @@ class Term(NamedTuple):
 def _einsum(node: Node, to: Writer) -> None:
     floats(to, *node.inputs)
     ranks = [to.model.rank(name) for name in node.inputs]
-    operands, result = letters(word(node, "equation", ""), ranks)
+    operands, result = letters(node.word("equation", ""), ranks)
     terms = [
         _undoubled(to, Term(to.tensor(name), axes), name)
         for name, axes in zip(node.inputs, operands, strict=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensorkeep.models.exchange.onnx_to_nnef.operands import floats, word
+from tensorkeep.models.exchange.onnx_to_nnef.operands import floats
 from tensorkeep.models.exchange.onnx_to_nnef.table import TABLE
-from tensorkeep.models.exchange.onnx_to_nnef.windows import Windows, windows_of
 from tensorkeep.models.exchange.onnx_to_nnef.writer import Writer
 from tensorkeep.models.exchange.report import Refused
 from tensorkeep.models.exchange.settled import Node
+from tensorkeep.models.exchange.windows import Windows, windows_of
 
 
 @TABLE.row("Conv", becomes="conv", note="auto_pad becomes explicit padding")
@@ -55,7 +55,7 @@ def _transposed(node: Node, windows: Windows) -> tuple[list[tuple[int, int]], li
     rank = len(windows.size)
     more = [int(value) for value in node.attributes.get("output_padding", ()) or (0,) * rank]
     wanted = list(node.attributes.get("output_shape", ()))[-rank:]
-    automatic = word(node, "auto_pad", "NOTSET")
+    automatic = node.word("auto_pad", "NOTSET")
     if len(more) != rank or (wanted and len(wanted) != rank):
         raise Refused(f"output_padding or output_shape are not of {rank} spatial axes")
     pads, sizes = [], []

@@ -13,10 +13,10 @@ from tensorkeep.models.exchange.onnx_to_nnef.operands import floats, number
 from tensorkeep.models.exchange.onnx_to_nnef.rounding import halves_to_even
 from tensorkeep.models.exchange.onnx_to_nnef.small_integers import SMALL
 from tensorkeep.models.exchange.onnx_to_nnef.table import TABLE
-from tensorkeep.models.exchange.onnx_to_nnef.windows import windows_of
 from tensorkeep.models.exchange.onnx_to_nnef.writer import Operand, Writer
 from tensorkeep.models.exchange.report import Refused
 from tensorkeep.models.exchange.settled import Node
+from tensorkeep.models.exchange.windows import windows_of
 from tensorkeep.wire.nnef.operations import Reference
 
 _EXACT = 1 << 24  # whole numbers up to it are exact in float32

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep.models.exchange.onnx_to_nnef.operands import word
 from tensorkeep.models.exchange.onnx_to_nnef.shaping import taken
 from tensorkeep.models.exchange.onnx_to_nnef.table import TABLE
 from tensorkeep.models.exchange.onnx_to_nnef.writer import Writer
@@ -112,8 +111,8 @@ def _pick(to: Writer, value: Reference, places: Places, node: Node) -> None:
     note="the indices have to be constant and all different, the reduction none",
 )
 def _scatter(node: Node, to: Writer) -> None:
-    if word(node, "reduction", "none") != "none":
-        raise Refused(f"it combines by {word(node, 'reduction', '')!r} what it scatters")
+    if node.word("reduction", "none") != "none":
+        raise Refused(f"it combines by {node.word('reduction', '')!r} what it scatters")
     shape, updates = to.shape(node.input(0)), to.shape(node.input(2))
     to.affordable(math.prod(shape))
     if node.operator == "ScatterND":

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from tensorkeep.models.exchange.onnx_to_nnef.windows import Windows
 from tensorkeep.models.exchange.onnx_to_nnef.writer import Writer
 from tensorkeep.models.exchange.report import Refused
 from tensorkeep.models.exchange.settled import Node
+from tensorkeep.models.exchange.windows import Windows
 
 _EXACT = 1 << 24
 

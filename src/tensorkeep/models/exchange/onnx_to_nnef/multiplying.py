@@ -75,7 +75,8 @@ def _gemm(node: Node, to: Writer) -> None:
     if alpha != 1:
         made = to.apply("mul", made, alpha, output=None if added else node.output())
     if added:
-        summand: Operand = to.value(added)
+        # A number times another would have no type: the tensor itself is multiplied.
+        summand: Operand = to.value(added) if beta == 1 else to.tensor(added)
         if isinstance(summand, Reference):
             summand = _lifted(to, summand, 2)
         if beta != 1:

@@ -47,9 +47,3 @@ def attribute(to: Writer, node: Node, key: str, default: float) -> float:
     value = float(node.attributes.get(key, default))
     exact = to.model.types.get(node.input(0)) == "float64"
     return float(np.float32(value)) if exact else number(value)
-
-
-def word(node: Node, key: str, default: str) -> str:
-    """Give an attribute that is a word."""
-    value = node.attributes.get(key, default)
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from tensorkeep.models.exchange.onnx_to_nnef.operands import word
 from tensorkeep.models.exchange.onnx_to_nnef.shaping import taken, zero
 from tensorkeep.models.exchange.onnx_to_nnef.table import TABLE
 from tensorkeep.models.exchange.onnx_to_nnef.writer import NUMBERS, Operand, Writer, literal
@@ -25,7 +24,7 @@ Pads = list[tuple[int, int]]
     note="concat of what is no finite number; gather of integers, and to wrap; slice to cut off",
 )
 def _pad(node: Node, to: Writer) -> None:
-    mode = word(node, "mode", "constant")
+    mode = node.word("mode", "constant")
     shape = to.shape(node.input(0))
     pads, value = _pads(node, to), to.tensor(node.input(0))
     if any(each < 0 for pair in pads for each in pair):

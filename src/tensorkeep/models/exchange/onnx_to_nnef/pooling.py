@@ -11,10 +11,10 @@ from typing import Any
 from tensorkeep.models.exchange.onnx_to_nnef.locating import locate
 from tensorkeep.models.exchange.onnx_to_nnef.operands import floats, is_used, number
 from tensorkeep.models.exchange.onnx_to_nnef.table import TABLE
-from tensorkeep.models.exchange.onnx_to_nnef.windows import Windows, windows_of
 from tensorkeep.models.exchange.onnx_to_nnef.writer import Writer
 from tensorkeep.models.exchange.report import Refused
 from tensorkeep.models.exchange.settled import Node
+from tensorkeep.models.exchange.windows import Windows, windows_of
 from tensorkeep.wire.nnef.operations import Reference
 
 
@@ -73,6 +73,7 @@ def _average_pool(node: Node, to: Writer) -> None:
 def _lp_pool(node: Node, to: Writer) -> None:
     floats(to, node.input(0))
     windows = _windows(node, to).fitted(to.shape(node.output())[2:])
+    _touching(windows, to.shape(node.output()))
     power = _power(node)
     raised = _raised(to, to.tensor(node.input(0)), power)
     sums = _pool(to, "box", raised, windows, "constant", shape=to.shape(node.output()))

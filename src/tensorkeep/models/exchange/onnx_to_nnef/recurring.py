@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tensorkeep.models.exchange.onnx_to_nnef.cells import Gru, Lstm, Rnn
-from tensorkeep.models.exchange.onnx_to_nnef.operands import floats, is_used, word
+from tensorkeep.models.exchange.onnx_to_nnef.operands import floats, is_used
 from tensorkeep.models.exchange.onnx_to_nnef.sequences import Sequences
 from tensorkeep.models.exchange.onnx_to_nnef.table import TABLE
 from tensorkeep.models.exchange.onnx_to_nnef.writer import Writer
@@ -94,7 +94,7 @@ def _give(
 
 def _directions(node: Node) -> list[bool]:
     """Tell for each direction whether it runs from the end."""
-    said = word(node, "direction", "forward")
+    said = node.word("direction", "forward")
     known = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
     if said not in known:
         raise Refused(f"its direction is {said!r}, which ONNX does not have")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tensorkeep.models.exchange.onnx_to_nnef import sampling
-from tensorkeep.models.exchange.onnx_to_nnef.operands import attribute, floats, word
+from tensorkeep.models.exchange.onnx_to_nnef.operands import attribute, floats
 from tensorkeep.models.exchange.onnx_to_nnef.sampling import Axis, Floats, Indices
 from tensorkeep.models.exchange.onnx_to_nnef.table import TABLE
 from tensorkeep.models.exchange.onnx_to_nnef.writer import NUMBERS, Writer
@@ -68,12 +68,12 @@ def _resize(node: Node, to: Writer) -> None:
         scales = to.model.array(node.input(1), "its scales").reshape(-1)
         _sampled(node, to, _scaled(node, to, [float(value) for value in scales]), _old(node))
         return
-    coordinates = word(node, "coordinate_transformation_mode", "half_pixel")
-    rounding = word(node, "nearest_mode", "round_prefer_floor")
+    coordinates = node.word("coordinate_transformation_mode", "half_pixel")
+    rounding = node.word("nearest_mode", "round_prefer_floor")
     axes = _axes(node, to)
     if coordinates == "tf_crop_and_resize":
         axes = _with_regions(node, to, axes)
-    _sampled(node, to, axes, Way(word(node, "mode", "nearest"), coordinates, rounding))
+    _sampled(node, to, axes, Way(node.word("mode", "nearest"), coordinates, rounding))
 
 
 def _with_regions(node: Node, to: Writer, axes: list[Axis]) -> list[Axis]:
@@ -90,7 +90,7 @@ def _with_regions(node: Node, to: Writer, axes: list[Axis]) -> list[Axis]:
 
 def _old(node: Node) -> Way:
     """Give what resizing was before its coordinates had a name."""
-    mode = word(node, "mode", "nearest")
+    mode = node.word("mode", "nearest")
     return Way("linear" if mode in ("linear", "bilinear") else mode, "asymmetric", "")
 
 
@@ -123,7 +123,7 @@ def _axes(node: Node, to: Writer) -> list[Axis]:
         raise Refused(f"its {len(sizes)} sizes are not one for each of {len(chosen)} axes")
     for axis, size in zip(chosen, sizes, strict=True):
         scales[axis] = float(np.float32(size) / np.float32(shape[axis]))
-    policy = word(node, "keep_aspect_ratio_policy", "stretch")
+    policy = node.word("keep_aspect_ratio_policy", "stretch")
     if policy != "stretch" and chosen:
         choose = min if policy == "not_larger" else max
         common = choose(scales[axis] for axis in chosen)

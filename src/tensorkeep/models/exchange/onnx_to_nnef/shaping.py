@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from tensorkeep.models.exchange.onnx_to_nnef.operands import word
 from tensorkeep.models.exchange.onnx_to_nnef.table import TABLE
 from tensorkeep.models.exchange.onnx_to_nnef.writer import INTEGERS, NUMBERS, Operand, Writer
 from tensorkeep.models.exchange.report import Refused
@@ -248,7 +247,7 @@ def _depth_to_space(node: Node, to: Writer) -> None:
     block = node.attributes["blocksize"]
     depth = channels // block**2
     value = to.tensor(node.input(0))
-    if word(node, "mode", "DCR") == "DCR":
+    if node.word("mode", "DCR") == "DCR":
         value = to.reshape(value, [batch, block, block, depth, height, width])
         value = to.transpose(value, [0, 3, 4, 1, 5, 2])
     else:
@@ -263,7 +262,7 @@ def _space_to_depth(node: Node, to: Writer) -> None:
     block = node.attributes["blocksize"]
     sizes = [batch, channels, height // block, block, width // block, block]
     value = to.reshape(to.tensor(node.input(0)), sizes)
-    crd = word(node, "mode", "DCR") == "CRD"
+    crd = node.word("mode", "DCR") == "CRD"
     value = to.transpose(value, [0, 1, 3, 5, 2, 4] if crd else [0, 3, 5, 1, 2, 4])
     to.reshape(value, to.shape(node.output()), node.output())
 

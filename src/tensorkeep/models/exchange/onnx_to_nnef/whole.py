@@ -82,6 +82,8 @@ def _outputs(to: Writer, refusals: list[Refusal]) -> list[str]:
         except Refused as refused:
             refusals.append(Refusal("output", name, refused.reason, refused.cure))
             continue
+        if value.name != to.identifier(name):  # which stands for another value
+            value = to.emit("copy", {"x": value}, name)
         if name in to.model.inputs or value.name in outputs:
             value = _copied(name, value, to)
         outputs.append(value.name)

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +37,7 @@ def work_out(thin: Message, keeps: Sequence[str], where: str) -> Worked:
     """
     if not is_installed():
         raise MissingDependencyError("the onnx package is not installed", cure=INSTALL)
-    if find_spec("onnxruntime") is None:
+    if not is_installed("onnxruntime"):
         problem = "onnxruntime is not installed, which computes what is constant"
         raise MissingDependencyError(problem, cure='Run pip install "tensorkeep[run]".')
     with scratch_folder() as folder:

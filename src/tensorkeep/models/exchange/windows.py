@@ -1,7 +1,7 @@
-"""Windows that slide over an operand: kernels, strides, dilations, padding of convolutions, pools.
+"""Windows that slide over an operand of an ONNX node: kernels, strides, dilations, padding.
 
-NNEF takes padding that is left out as automatic, so that it is always written here, also the pairs
-(0, 0) that mean none.
+NNEF takes padding that is left out as automatic, so that its arguments always have it, also the
+pairs (0, 0) that mean none.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tensorkeep.models.exchange.onnx_to_nnef.operands import word
 from tensorkeep.models.exchange.report import Refused
 from tensorkeep.models.exchange.settled import Node, same_padding
 
@@ -106,7 +105,7 @@ def _padding(
     strides: Sequence[int],
     dilations: Sequence[int],
 ) -> tuple[tuple[int, int], ...]:
-    automatic = word(node, "auto_pad", "NOTSET")
+    automatic = node.word("auto_pad", "NOTSET")
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
         lower = automatic == "SAME_LOWER"
         return tuple(same_padding(size, kernel, strides, dilations, lower=lower))
