@@ -39,6 +39,12 @@ SHOWN = {
         "written: model.json, model.npz, model.safetensors",
         "encoder.weight differs by 0.25 at (3, 5)",
     ],
+    "exchange": [
+        "NNEF   the same numbers: True",
+        "Caffe2 the same weights under their names: True",
+        "JSON   the same numbers: True",
+        "TranslationError: 1 node cannot be said in NNEF:",
+    ],
     "inspect_lazily": [
         "metadata: {'trained on': 'noise', 'epochs': 3}",
         "  layers.3.weight    float32 (256, 256)      262,144 bytes",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
 
@@ -21,6 +21,9 @@ from tensorkeep.state import State, check_globs
 from tensorkeep.store import Location
 from tensorkeep.stores import Target, locate
 from tensorkeep.wire.caffe2.nets import init_beside
+
+if TYPE_CHECKING:  # which imports all that translates
+    from tensorkeep.models.exchange.report import Report
 
 PART = "{}"
 
@@ -177,7 +180,7 @@ def conversion(
         elif to is not None:
             state = _cast_all(state, to)
         remarks: list[tuple[str, str, str]] = []
-        if state is states[0] and state.dialect:
+        if state is states[0] and (state.dialect or state.format == _HALF):
             dialect = _writer(target, format).dialect
             state, remarks = _model(state, dialect, shapes, constants, weights)
         elif shapes or constants or weights is not None:
@@ -197,6 +200,7 @@ def conversion(
     return Converted(files, list(dict.fromkeys(lost)), remarks)
 
 
+_HALF = "caffe2-net"
 _WHOLE = "shapes, constants and weights are for a model that is converted whole"
 
 
@@ -213,6 +217,14 @@ def _model(
 ) -> tuple[State, list[tuple[str, str, str]]]:
     """Translate a model to the dialect that is written; complete it where weights alone are."""
     given = bool(shapes or constants or weights is not None)
+    if not state.dialect and not given:  # an init net: the net that computes may lie beside it
+        if dialect not in ("onnx", "nnef"):
+            return state, []
+        try:
+            made = models.translate(state, dialect)
+        except MissingError:
+            return state, []
+        return made.state, _remarks(made.report)
     if not given and state.dialect == dialect != "caffe2":
         return state, []
     if not dialect and state.dialect != "caffe2":
@@ -222,8 +234,11 @@ def _model(
     made = models.translate(
         state, dialect or state.dialect, shapes=shapes, constants=constants, weights=weights
     )
-    remarks = [(each.kind, each.name, each.text) for each in made.report.ordered()]
-    return made.state, list[tuple[str, str, str]](remarks)
+    return made.state, _remarks(made.report)
+
+
+def _remarks(report: Report) -> list[tuple[str, str, str]]:
+    return [(each.kind, each.name, each.text) for each in report.ordered()]
 
 
 def _listed(globs: str | Iterable[str] | None, called: str) -> list[str]:
@@ -276,10 +291,7 @@ def _targets(
     targets = _parts(state, target) if split else [(state, locate(target))]
     if not replace:
         for piece, location in targets:
-            refuse_existing(location)
-            beside = init_beside(location) if piece.dialect == "caffe2" else None
-            if beside is not None:
-                refuse_existing(beside)
+            refuse_existing(location, piece.dialect)
     return targets
 
 
@@ -303,12 +315,15 @@ def _parts(state: State, target: Target) -> list[tuple[State, Location]]:
     return made
 
 
-def refuse_existing(location: Location) -> None:
-    """Refuse to replace what is there.
+def refuse_existing(location: Location, dialect: str = "") -> None:
+    """Refuse to replace what is there, or beside it where a model of the dialect is two files.
 
     Raises:
         ArgumentError: something is.
     """
+    beside = init_beside(location) if dialect == "caffe2" else None
+    if beside is not None:
+        refuse_existing(beside)
     if not location.key:  # a database, or a folder that is replaced whole
         with suppress(MissingError):
             if next(iter(location.store.keys()), None) is not None:

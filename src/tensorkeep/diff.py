@@ -355,7 +355,29 @@ def _changes(a: State, b: State, rtol: float, atol: float) -> list[Change]:
         for place, x, y in pairs
         if _text(x) != _text(y) and not _close(x, y, rtol, atol)
     ]
-    return found + [Change(f"model: {place}", x, y) for place, x, y in compare(a.graph, b.graph)]
+    return found + [Change(f"model: {place}", x, y) for place, x, y in _models(a, b)]
+
+
+def _models(a: State, b: State) -> Iterator[tuple[str, str, str]]:
+    """Compare what models are besides their tensors; of two dialects only that they are two."""
+    one, other = a.document, b.document
+    if one is None and other is None:
+        yield from compare(a.graph, b.graph)
+    elif one is None or other is None or one.dialect != other.dialect:
+        yield "dialect", _summary(a), _summary(b)
+    else:
+        left, right = dict(one.parts()), dict(other.parts())
+        for place in dict.fromkeys((*left, *right)):
+            x, y = left.get(place, _ABSENT.text), right.get(place, _ABSENT.text)
+            if x != y:
+                yield place, x, y
+
+
+def _summary(state: State) -> str:
+    if not state.dialect:
+        return _ABSENT.text
+    held = repr(state.graph) if state.document is None else state.document.summary()
+    return f"{state.dialect}: {held}"
 
 
 def _pairs(

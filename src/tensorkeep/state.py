@@ -30,6 +30,9 @@ class Document(Protocol):
     def summary(self) -> str:
         """Say in a few words what there is: "12 operations", for messages."""
 
+    def parts(self) -> Iterator[tuple[str, str]]:
+        """Give each part of it by its place, as a line of text that tells it from any other."""
+
 
 class State(Mapping[str, Tensor]):
     """An ordered mapping of names to lazy tensors; a context manager that keeps its store open.

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.cli.running import Run
 
 import tensorkeep as tk
 from tensorkeep import models
 from tensorkeep.errors import ArgumentError
-from tests.cli.running import Run
 
 
 @pytest.fixture(scope="module")

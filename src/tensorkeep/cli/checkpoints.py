@@ -15,7 +15,7 @@ from tensorkeep.checkpoint import Checkpoint
 from tensorkeep.checkpoint import checkpoints as list_checkpoints
 from tensorkeep.checkpoint.folder import step_of
 from tensorkeep.cli.checkpoint_actions import Asked, is_foreign, prune, repair, restore, verify
-from tensorkeep.cli.convert import parse_option
+from tensorkeep.cli.convert import parse_options
 from tensorkeep.cli.terminal import (
     JsonOption,
     NamesOption,
@@ -118,7 +118,7 @@ def checkpoints(
         target=to or "",
         names=names,
         lossy=lossy,
-        options=dict(map(parse_option, option or [])),
+        options=parse_options(option),
         force=force,
         as_json=as_json,
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
+from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -144,7 +146,7 @@ def convert(
     if len(paths) < 2:
         raise ArgumentError("there is no target", cure="Give what to read, and then what to write.")
     *sources, target = paths
-    options = dict(map(parse_option, option or []))
+    options = parse_options(option)
     if not checksums:
         options["checksums"] = False
     if max_shard_size is not None:
@@ -248,6 +250,22 @@ def parse_renaming(text: str) -> tuple[str, str]:
     if not (pattern and equals):
         raise ArgumentError(f"the renaming {text!r} is not PATTERN=NEW")
     return pattern, new
+
+
+def parse_options(given: Sequence[str] | None) -> dict[str, Any]:
+    """Read the options of a format, NAME=VALUE several times.
+
+    Raises:
+        ArgumentError: one is no such pair, or is no format's.
+    """
+    options = dict(map(parse_option, given or ()))
+    for name in options:
+        if name in _OURS:
+            raise ArgumentError(f"{name!r} is no option of a format", cure="See --help.")
+    return options
+
+
+_OURS = signature(conversion).parameters.keys() | signature(api.save).parameters.keys()
 
 
 def parse_option(text: str) -> tuple[str, Any]:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tensorkeep import api
-from tensorkeep.cli.convert import parse_option, parse_renaming
+from tensorkeep import api, formats, models
+from tensorkeep.cli.convert import parse_options, parse_renaming
+from tensorkeep.cli.dialects import Remark, describe_remarks, say_remarks
 from tensorkeep.cli.progress import progress
 from tensorkeep.cli.terminal import JsonOption, clean, say, say_json, several, size
 from tensorkeep.convert import refuse_existing
@@ -26,7 +27,7 @@ from tensorkeep.models.editing import (
     weights as weighing,
 )
 from tensorkeep.models.editing.draft import Draft
-from tensorkeep.models.opening import graph_of, opened
+from tensorkeep.models.opening import graph_of, open_whole, opened
 from tensorkeep.state import State
 from tensorkeep.stores import locate
 from tensorkeep.tensor import Tensor
@@ -109,13 +110,15 @@ def edit(
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Change an ONNX model: names, types, weights, the part of it that is kept.
+    """Change a model: names, types, weights, the part of it that is kept.
 
     All that an edit is not about stays as it is. Several are done in the order of this list, and
-    what is to be named is called as it is then.
+    what is to be named is called as it is then. A model in another dialect than ONNX is changed as
+    the ONNX model that it is translated to, and what is written is of the target's dialect.
 
     With --json: {"source", "target", "did": [SENTENCE], "lost": [SENTENCE], "nodes", "tensors",
-    "bytes", "inputs": [VALUE], "outputs": [VALUE], "weights": FILE or null}.
+    "bytes", "inputs": [VALUE], "outputs": [VALUE], "weights": FILE or null,
+    "remarks": [{"kind", "name", "text"}], of a translated model}.
     """
     if (out is None) != in_place:
         raise ArgumentError("say either what to write, or --in-place")
@@ -125,13 +128,15 @@ def edit(
             f"{strip} cannot hold both the model and its weights",
             cure="Give --strip the name of another file.",
         )
-    for path in (None if in_place else target, strip):
-        if path is not None and not force:
-            refuse_existing(locate(path))
-    options = dict(map(parse_option, option or []))
+    if not in_place and not force:
+        refuse_existing(locate(target), formats.for_writing(locate(target)).dialect)
+    if strip is not None and not force:
+        refuse_existing(locate(strip))
+    options = parse_options(option)
     if external:
         options["external"] = True
-    with opened(model) as state:
+    with open_whole(model) as source, opened(source) as state:
+        writer = formats.by_name(source.format) if in_place else formats.for_writing(locate(target))
         draft = Draft(state)
         try:
             taken = _apply(
@@ -156,13 +161,21 @@ def edit(
             with progress("writing") as report:
                 if strip is not None and taken is not None:
                     api.save(State(taken, where=state.where), strip, progress=report)
-                kind = state.format if in_place else None
-                api.save(changed, target, format=kind, lossy=lossy, progress=report, **options)
+                made, remarks = _said_in(changed, writer.dialect)
+                api.save(made, target, format=writer.name, lossy=lossy, progress=report, **options)
         finally:
             for close in draft.closers:
                 close()
-        _report(model, target, draft, changed, strip, as_json)
+        _report(model, target, draft, changed, strip, remarks, as_json)
     return 0
+
+
+def _said_in(state: State, dialect: str) -> tuple[State, list[Remark]]:
+    """Translate a changed model to the dialect that is written, where that is another."""
+    if dialect in ("", "onnx"):
+        return state, []
+    made, report = models.translate(state, dialect)
+    return made, [(each.kind, each.name, each.text) for each in report.ordered()]
 
 
 def _apply(draft: Draft, **wanted: Any) -> dict[str, Tensor] | None:
@@ -197,7 +210,13 @@ def _names(text: str | None) -> list[str] | None:
 
 
 def _report(
-    model: str, target: str, draft: Draft, changed: State, weights: str | None, as_json: bool
+    model: str,
+    target: str,
+    draft: Draft,
+    changed: State,
+    weights: str | None,
+    remarks: list[Remark],
+    as_json: bool,
 ) -> None:
     graph: Graph = graph_of(changed)
     if as_json:
@@ -213,6 +232,7 @@ def _report(
                 "inputs": [str(value) for value in graph.inputs],
                 "outputs": [str(value) for value in graph.outputs],
                 "weights": weights,
+                "remarks": describe_remarks(remarks),
             }
         )
         return
@@ -220,6 +240,7 @@ def _report(
         say(clean(sentence))
     for sentence in draft.lost:
         say(f"lost: {clean(sentence)}")
+    say_remarks(remarks)
     what = f"{several(len(graph), 'node')}, {several(len(changed), 'tensor')}"
     say(f"{clean(target)}: {what}, {size(changed.nbytes)}")
 

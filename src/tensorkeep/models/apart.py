@@ -46,11 +46,11 @@ def ask(folder: str, tasks: Iterable[str]) -> dict[str, Said]:
     return found
 
 
-def is_installed() -> bool:
-    """Whether there is the onnx package; it is not imported."""
+def is_installed(package: str = "onnx") -> bool:
+    """Whether there is a package; it is not imported."""
     try:
-        return find_spec("onnx") is not None
-    except ValueError:  # it was taken out of the modules
+        return find_spec(package) is not None
+    except (ImportError, ValueError):  # it was taken out of the modules
         return False
 
 

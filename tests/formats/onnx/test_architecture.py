@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_weights_lie_beside_it_in_it_or_nowhere(tmp_path: Path) -> None:
         tk.save(again, tmp_path / "back.onnx")
     assert tk.diff(path, tmp_path / "back.onnx").equal
 
-    tk.save(state, tmp_path / "bare.arch.json", weights=False)
+    tk.save(state, tmp_path / "bare.arch.json", tensors=False)
     assert [p.name for p in tmp_path.glob("bare*")] == ["bare.arch.json"]
     with tk.open(tmp_path / "bare.arch.json") as bare:
         assert bare["w"].shape == (40, 30)
@@ -170,6 +171,10 @@ def test_hyperparameters_are_words_of_its_own(tmp_path: Path) -> None:
         (("graph", "weights", "w", "shape"), [-1], "its shape is"),
         (("graph", "weights", "w", "values"), ["a"] * 6, "not all numbers"),
         (("graph", "weights", "w", "raw"), "%%", "base64"),
+        (("graph", "nodes", 0, "attributes", "alpha"), 1e39, r"json: graph.* is no float"),
+        (("graph", "nodes", 0, "attributes", "alpha"), [1, 1e39], "is no float"),
+        (("graph", "weights", "w", "values"), [1e39] * 6, "too large for float32"),
+        (("hyperparameters",), math.inf, "hyperparameters: "),
         (("opsets",), 17, "to be an object"),
         (("opsets",), {"": "a"}, ""),
         (("ir_version",), "new", ""),
@@ -183,7 +188,8 @@ def test_wrong_words_are_told(tmp_path: Path, path: tuple[Any, ...], value: Any,
         place = place[step]
     place[path[-1]] = value
     file = tmp_path / "net.arch.json"
-    file.write_text(json.dumps(words), encoding="utf-8")
+    text = json.dumps(words).replace("Infinity", "1e999")
+    file.write_text(text, encoding="utf-8")
     with pytest.raises((CorruptError, UnsupportedError), match=told or "net.arch.json"):
         tk.open(file)
 
@@ -207,11 +213,11 @@ def test_any_damage_is_told_or_harmless(tmp_path: Path) -> None:
 
 
 def test_options_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="weights cannot be"):
-        tk.save(_network(), tmp_path / "net.arch.json", weights="")
+    with pytest.raises(ArgumentError, match="tensors cannot be"):
+        tk.save(_network(), tmp_path / "net.arch.json", tensors="")
     (tmp_path / "mine.safetensors").write_bytes(b"precious")
     with pytest.raises(ArgumentError, match="is there already"):
-        tk.save(_network(), tmp_path / "net.arch.json", weights="mine.safetensors")
+        tk.save(_network(), tmp_path / "net.arch.json", tensors="mine.safetensors")
     assert (tmp_path / "mine.safetensors").read_bytes() == b"precious"
 
 
@@ -230,3 +236,44 @@ def test_files_outside_its_folder_are_not_read(tmp_path: Path) -> None:
     (folder / "net.arch.json").write_text(json.dumps(words), encoding="utf-8")
     with pytest.raises(TensorKeepError, match="secret"):
         tk.open(folder / "net.arch.json")
+
+
+def test_saved_over_itself_it_leaves_no_file_behind(tmp_path: Path) -> None:
+    state, path = _network(), tmp_path / "net.arch.json"
+    tk.save(state, path)
+    for threshold, files in (("1KiB", 2), ("1KiB", 2), ("1GiB", 1)):
+        tk.convert(path, path, threshold=threshold)
+        assert len(list(tmp_path.iterdir())) == files
+        np.testing.assert_array_equal(tk.load(path)["w"], state["w"].numpy())
+    tk.save(state, path)
+    tk.convert(path, path, tensors=False)  # what is not written is not removed either
+    assert {found.name for found in tmp_path.iterdir()} == {path.name, "net.arch.safetensors"}
+
+
+def test_the_largest_float_and_what_cannot_be_written(tmp_path: Path) -> None:
+    path, words = tmp_path / "net.arch.json", json.loads(json.dumps(WRITTEN_BY_HAND))
+    words["graph"]["nodes"][0]["attributes"] = {"alpha": 3.4028235e38}
+    path.write_text(json.dumps(words), encoding="utf-8")
+    with tk.open(path) as state:
+        assert state.graph is not None
+        assert state.graph.model.graph.node[0].attribute[0].f == np.finfo(np.float32).max
+        state.metadata["hyperparameters"] = {"rate": math.nan}
+        with pytest.raises(UnsupportedError, match="cannot be written as JSON"):
+            tk.save(state, path)
+
+
+@pytest.mark.parametrize("depth", [33, 34, 150])
+def test_graphs_within_graphs(tmp_path: Path, depth: int) -> None:
+    graph: dict[str, Any] = {"nodes": []}
+    for _ in range(depth):
+        attributes = {"then_branch": {"graph": graph}}
+        graph = {"nodes": [{"op": "If", "outputs": ["y"], "attributes": attributes}]}
+    words = {**WRITTEN_BY_HAND, "graph": graph}
+    path = tmp_path / "net.arch.json"
+    path.write_text(json.dumps(words), encoding="utf-8")
+    if depth > 33:
+        with pytest.raises(CorruptError, match="graphs nest too deeply"):
+            tk.open(path)
+    else:
+        tk.convert(path, tmp_path / "net.onnx")
+        assert tk.diff(path, tmp_path / "net.onnx").equal

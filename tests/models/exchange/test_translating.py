@@ -68,15 +68,15 @@ def test_the_same_dialect_stays_as_it_is() -> None:
 
 
 def test_wrong_arguments_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="no dialect 'nef'.*nnef"):
+    with pytest.raises(ArgumentError, match=r"no dialect 'nef'.*nnef"):
         models.translate(network(), "nef")
     tk.save({"w": np.ones(2)}, tmp_path / "w.safetensors")
     with pytest.raises(ArgumentError, match="no model"):
         models.translate(tmp_path / "w.safetensors", "nnef")
     with pytest.raises(ArgumentError, match="weights fill the blobs of a Caffe2 net"):
         models.translate(network(), "nnef", weights={"w": np.ones(2, np.float32)})
+    nnef = models.translate(network(False), "nnef").state
     with pytest.raises(ArgumentError, match="constants"):
-        nnef = models.translate(network(False), "nnef").state
         models.translate(nnef, "onnx", constants={"x": np.ones(1)})
     (tmp_path / "empty").mkdir()
     with pytest.raises((UnknownFormatError, ArgumentError)):
@@ -93,8 +93,8 @@ def test_convert_writes_any_dialect_and_reads_it_back(tmp_path: Path) -> None:
     expected = tk.run(tmp_path / "a.onnx", data)["scores"]
     shapes = {"x": data.shape}
     for name in ("b.nnef.tgz", "b.nnef", "predict_net.pb", "c_predict_net.pbtxt", "d.arch.json"):
-        given = {} if name.endswith("json") else {"shapes": shapes}
-        assert tk.convert(tmp_path / "a.onnx", tmp_path / name, **given) == []
+        given = None if name.endswith("json") else shapes
+        assert tk.convert(tmp_path / "a.onnx", tmp_path / name, shapes=given) == []
         np.testing.assert_allclose(tk.run(tmp_path / name, data)["scores"], expected, rtol=1e-5)
         tk.convert(tmp_path / name, tmp_path / f"{name}.back.onnx")
         back = tk.run(tmp_path / f"{name}.back.onnx", data)["scores"]
@@ -112,6 +112,18 @@ def test_weights_alone_are_taken_and_the_loss_is_told(tmp_path: Path) -> None:
         lost = tk.convert(tmp_path / name, tmp_path / "w.safetensors", lossy=True)
         assert len(lost) == 1
         assert {"conv/w", "dense.w"} <= set(tk.load(tmp_path / "w.safetensors"))
+
+
+def test_an_init_net_brings_its_predict_net_along(tmp_path: Path) -> None:
+    shapes = {"x": (2, 3, 6, 6)}
+    tk.convert(network_file(tmp_path), tmp_path / "predict_net.pb", shapes=shapes)
+    tk.convert(tmp_path / "init_net.pb", tmp_path / "b.onnx")
+    data = np.ones((2, 3, 6, 6), np.float32)
+    (found,) = models.compare(tmp_path / "a.onnx", tmp_path / "b.onnx", data)
+    assert found.relative < 1e-6
+    (tmp_path / "predict_net.pb").unlink()
+    tk.convert(tmp_path / "init_net.pb", tmp_path / "weights.onnx")
+    assert "dense.w" in tk.load(tmp_path / "weights.onnx")
 
 
 def network_file(folder: Path) -> Path:
@@ -145,9 +157,9 @@ def test_comparing_tells_how_far_models_are_apart() -> None:
     assert found == ("y", 2.0, 0.25, (2,))
     (same,) = models.compare(one, one)
     assert (same.largest, same.shape) == (0.0, (1,))
+    twice = models.model({"y": models.node("Neg", x), "z": models.node("Abs", x)})
     with pytest.raises(MismatchError, match="1 outputs, the other 2"):
-        twice = {"y": models.node("Neg", x), "z": models.node("Abs", x)}
-        models.compare(one, models.model(twice), np.ones(2, np.float32))
+        models.compare(one, twice, np.ones(2, np.float32))
 
 
 def test_comparing_sees_nan_and_shapes() -> None:

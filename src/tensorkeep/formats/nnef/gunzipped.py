@@ -35,6 +35,20 @@ def peek(data: bytes, most: int) -> bytes:
         return b""
 
 
+def check_ratio(unpacked: int, packed: int, where: str) -> None:
+    """Refuse what becomes far more than it is.
+
+    Raises:
+        UnsafeError: it does.
+    """
+    if unpacked > _BOMB_SIZE and unpacked > _BOMB_RATIO * packed:
+        raise UnsafeError(
+            f"unpacks to over {_BOMB_RATIO} times its size: at least {unpacked:,} bytes",
+            where=where,
+            cure="It was made to fill the memory; if it was not, unpack it yourself.",
+        )
+
+
 class _Unpacking:
     """An unpacking under way: `taken` bytes have been read of the file, and `done` been given."""
 
@@ -136,12 +150,7 @@ class Gunzipped(Source):
         live = self._live
         out = live.step(most)
         if live is self._front:
-            if live.done > _BOMB_SIZE and live.done > _BOMB_RATIO * live.taken:
-                raise UnsafeError(
-                    f"unpacks to over {_BOMB_RATIO} times its size: {live.done:,} bytes so far",
-                    where=self.where,
-                    cure="It was made to fill the memory; if it was not, unpack it yourself.",
-                )
+            check_ratio(live.done, live.taken, self.where)
             if live.done >= self._states[-1].done + self._spacing:
                 self._states.append(live.copy())
                 if len(self._states) > _MOST_STATES:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tensorkeep.dtypes import BOOL, DTYPES, FLOAT32, INT64, DType
 from tensorkeep.errors import CorruptError, MissingError, TensorKeepError, UnsafeError
 from tensorkeep.formats.nnef import gunzipped
+from tensorkeep.formats.nnef.blocks import open_blocks
 from tensorkeep.formats.nnef.files import (
     ENDING,
     GRAPH,
@@ -126,9 +127,7 @@ def decode_archive(location: Location) -> State:
     """Read the texts of an archive, and the headers of its tensors; nothing is unpacked to disk."""
     source = location.source
     if location.head.startswith(gunzipped.MAGIC):
-        unpacked = Gunzipped(source)
-        folder = TarFolder(unpacked)
-        unpacked.finish()
+        folder = _packed_folder(source)
     else:
         folder = TarFolder(source)
     found = [key for key in folder.keys() if posixpath.basename(key) == GRAPH]
@@ -138,6 +137,15 @@ def decode_archive(location: Location) -> State:
         raise CorruptError(f"holds {len(found)} models: {', '.join(found[:3])}", where=source.where)
     graph = Location(folder, found[0])
     return _decode_graph(graph, "nnef-archive", location.where, location.close)
+
+
+def _packed_folder(source: Source) -> TarFolder:
+    if blocks := open_blocks(source):
+        return TarFolder(blocks)
+    unpacked = Gunzipped(source)
+    folder = TarFolder(unpacked)
+    unpacked.finish()
+    return folder
 
 
 class _Variable(NamedTuple):

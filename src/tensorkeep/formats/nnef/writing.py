@@ -7,7 +7,6 @@ is kept as its bytes then, and noted.
 from __future__ import annotations
 
 import posixpath
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from tensorkeep import checksum
 from tensorkeep.dtypes import BOOL, FLOAT16, FLOAT32, FLOAT64, UINT8, DType
 from tensorkeep.errors import ArgumentError, MissingError, UnsupportedError
 from tensorkeep.format import Stream
+from tensorkeep.formats.nnef.blocks import gzipped
 from tensorkeep.formats.nnef.files import ENDING, GRAPH, MAX_TEXT, QUANTIZATION, is_label
 from tensorkeep.formats.nnef.notes import STATE, seal_model, with_note
 from tensorkeep.formats.nnef.tar import END, member_header, padding
@@ -29,7 +29,6 @@ from tensorkeep.wire.nnef.operations import Operation, Reference, Value
 from tensorkeep.wire.nnef.tensors import data_size, misfit, pieces, write_header
 
 _ESCAPED = "tensorkeep-name"  # the folder of what is not called as it is labelled
-_LEVEL = 1  # of gzip: floats become little smaller by more
 _INPUT = "input"
 
 
@@ -112,12 +111,12 @@ def encode_archive(
     files = _files(state, checksums)
     if compress is None:
         compress = not location.name.lower().endswith(".tar")
-    if compress:
-        yield Stream(location.key, _gzipped(_archive(files)))
-        return
     rows = [(len(member_header(file.name, file.size)), file.size) for file in files]
     size = sum(head + size + len(padding(size)) for head, size in rows) + len(END)
-    yield Stream(location.key, _archive(files), size)
+    if compress:
+        yield Stream(location.key, gzipped(_archive(files), size))
+    else:
+        yield Stream(location.key, _archive(files), size)
 
 
 def _archive(files: list[_File]) -> Iterator[Chunk]:
@@ -126,14 +125,6 @@ def _archive(files: list[_File]) -> Iterator[Chunk]:
         yield from file.chunks()
         yield padding(file.size)
     yield END
-
-
-def _gzipped(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    deflater = zlib.compressobj(_LEVEL, wbits=16 + zlib.MAX_WBITS)  # a header without time or name
-    for chunk in chunks:
-        if packed := deflater.compress(chunk):
-            yield packed
-    yield deflater.flush()
 
 
 def _check_replaced(location: Location, prefix: str) -> None:

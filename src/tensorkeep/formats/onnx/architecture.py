@@ -23,7 +23,13 @@ from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError, Unsu
 from tensorkeep.format import Stream
 from tensorkeep.formats.onnx.architecture_words import graph_from, graph_words, leftover, take_more
 from tensorkeep.formats.onnx.building import build
-from tensorkeep.formats.onnx.files import SAFETENSORS, choose_name, files_named, lay_out
+from tensorkeep.formats.onnx.files import (
+    SAFETENSORS,
+    choose_name,
+    files_named,
+    is_own,
+    lay_out,
+)
 from tensorkeep.formats.onnx.notes import seal_model
 from tensorkeep.formats.onnx.reading import state_of
 from tensorkeep.formats.onnx.texts import read_text, text_losses
@@ -31,12 +37,12 @@ from tensorkeep.graph import Graph, fill_tensor, set_external
 from tensorkeep.graph.codec import Absent, clear_tensor
 from tensorkeep.graph.schema import ENTRY, MODEL, OPSET
 from tensorkeep.message import Message
-from tensorkeep.state import State
+from tensorkeep.state import Json, State
 from tensorkeep.store import Location
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.models import is_architecture
 from tensorkeep.wire.sizes import size_of
-from tensorkeep.wire.text import parse_json
+from tensorkeep.wire.text import dump_json, parse_json
 
 NAME = "architecture"
 ENDING = ".arch.json"
@@ -75,15 +81,28 @@ def decode(location: Location) -> State:
     model = from_json(words, where)
     state = state_of(model, location, NAME)
     if HYPERPARAMETERS in words:
-        state.metadata[HYPERPARAMETERS] = words[HYPERPARAMETERS]
+        state.metadata[HYPERPARAMETERS] = _checked(words[HYPERPARAMETERS], where)
     return state
+
+
+def _checked(hyperparameters: Json, where: str) -> Json:
+    """Give hyperparameters that JSON can say, and says as they are.
+
+    Raises:
+        CorruptError: there is a number in them that is too large, or they nest too deeply.
+    """
+    try:
+        dump_json(hyperparameters)
+    except UnsupportedError as error:
+        raise CorruptError(f"{HYPERPARAMETERS}: {error.problem}", where=where) from None
+    return hyperparameters
 
 
 def encode(
     state: State,
     location: Location,
     *,
-    weights: bool | str = True,
+    tensors: bool | str = True,
     threshold: int | str = _THRESHOLD,
     checksums: bool | None = None,
 ) -> Iterator[Stream]:
@@ -92,7 +111,7 @@ def encode(
     Args:
         state: what to write.
         location: where to.
-        weights: where tensors of at least the threshold go: a safetensors file beside it, which is
+        tensors: where those of at least the threshold go: a safetensors file beside it, which is
             called like it (True) or by this name. False leaves their values out, so that the
             structure alone is written.
         threshold: the most bytes of a tensor whose values stand in the text ("1KiB").
@@ -103,33 +122,39 @@ def encode(
         ArgumentError: an option has no such value.
     """
     least = size_of(threshold) or 0
-    if weights == "" or not isinstance(weights, bool | str):
+    if tensors == "" or not isinstance(tensors, bool | str):
         raise ArgumentError(
-            f"weights cannot be {weights!r}", cure="Give True, False or the name of a file."
+            f"tensors cannot be {tensors!r}", cure="Give True, False or the name of a file."
         )
     metadata = {key: value for key, value in state.metadata.items() if key != HYPERPARAMETERS}
-    if weights is False:
+    if tensors is False:
         checksums = False if state.graph is not None else checksums
     graph = build(state.replace(metadata=metadata), checksums=checksums)
     outside = _hold(graph, least)
-    if outside and weights is False:
+    before = _files_before(location)
+    stem, written = location.name.removesuffix(".json"), ""
+    if outside and tensors is False:
+        places = graph.places()
         for place in outside:
-            clear_tensor(graph.places()[place].message)
+            clear_tensor(places[place].message)
     elif outside:
-        given = weights if isinstance(weights, str) else location.name.removesuffix(".json")
+        given = tensors if isinstance(tensors, str) else stem
         wanted = given.removesuffix(SAFETENSORS) + SAFETENSORS
-        before = _files_before(location)
-        name = choose_name(location, wanted, before, given=isinstance(weights, str))
-        file = lay_out(name, outside, 1)
+        written = choose_name(location, wanted, before, given=isinstance(tensors, str))
+        file = lay_out(written, outside, 1)
         places = graph.places()
         for part in file.parts:
-            set_external(places[part.name].message, name, part.offset, part.tensor.nbytes)
+            set_external(places[part.name].message, written, part.offset, part.tensor.nbytes)
         yield file.stream(location)
     seal_model(graph.model)
     words = to_json(graph.model)
     if HYPERPARAMETERS in state.metadata:
+        dump_json(state.metadata[HYPERPARAMETERS])  # which refuses what is no JSON
         words[HYPERPARAMETERS] = state.metadata[HYPERPARAMETERS]
     yield Stream(location.key, _text(words))
+    for name in sorted(before - {written}):
+        if tensors is not False and is_own(name, stem):
+            yield Stream(location.sibling(name).key, None)
 
 
 def losses(state: State) -> list[str]:
@@ -229,6 +254,8 @@ def from_json(words: Mapping[str, Any], where: str) -> Message:
             model["metadata_props"] = [*model.metadata_props, Message(ENTRY, key=key, value=value)]
         if "graph" in words:
             model["graph"] = graph_from(words["graph"], f"{where}: graph")
+    except (CorruptError, UnsupportedError):
+        raise
     except (TypeError, ValueError, OverflowError, AttributeError) as error:
         raise CorruptError(f"is no architecture: {error}", where=where) from None
     return model

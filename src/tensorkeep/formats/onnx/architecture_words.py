@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from tensorkeep.graph.schema import (
 )
 from tensorkeep.message import Message, Schema
 from tensorkeep.message.printing import shortest
+from tensorkeep.message.scanning import MAX_DEPTH
 from tensorkeep.source import MemorySource
 from tensorkeep.tensor import Tensor
 
@@ -47,6 +49,7 @@ _GRAPH_WORDS = frozenset((*_GRAPH, "inputs", "outputs", "weights", "nodes", "val
 _NODE_WORDS = frozenset((*_NODE, "inputs", "outputs", "attributes", _MORE))
 _TENSOR_WORDS = frozenset(("dtype", "shape", "values", "raw", "file", "offset", "length", _MORE))
 _TYPE_OF = ATTRIBUTE_TYPES.names
+_MOST_GRAPHS = MAX_DEPTH // 3  # each is in an attribute of a node
 _LISTED_KINDS = ("int", "uint", "bool")
 
 
@@ -86,19 +89,21 @@ def graph_words(graph: Message) -> Words:
     return words | leftover(rest)
 
 
-def graph_from(words: Any, where: str) -> Message:
-    """Read a graph.
+def graph_from(words: Any, where: str, within: int = 0) -> Message:
+    """Read a graph, which lies within so many others.
 
     Raises:
         CorruptError: it is no such thing.
     """
+    if within > _MOST_GRAPHS:
+        raise CorruptError("its graphs nest too deeply", where=where[:200])
     words = _object(words, _GRAPH_WORDS, where)
     graph = take_more(GRAPH, words, where)
     for word, field in _GRAPH.items():
         if word in words:
             graph[field] = words[word]
     for word, field, take in (
-        ("nodes", "node", node_from),
+        ("nodes", "node", partial(node_from, within=within)),
         ("inputs", "input", value_from),
         ("outputs", "output", value_from),
         ("values", "value_info", value_from),
@@ -135,8 +140,8 @@ def node_words(node: Message) -> Words:
     return words | leftover(rest)
 
 
-def node_from(words: Any, where: str) -> Message:
-    """Read a node."""
+def node_from(words: Any, where: str, within: int = 0) -> Message:
+    """Read a node of a graph that lies within so many others."""
     words = _object(words, _NODE_WORDS, where)
     if not isinstance(words.get("op"), str) and _MORE not in words:
         raise CorruptError('a node needs its operator as "op"', where=where)
@@ -152,7 +157,7 @@ def node_from(words: Any, where: str) -> Message:
         raise CorruptError("attributes is to be an object", where=where)
     if attributes:
         node["attribute"] = [
-            attribute_from(name, value, f"{where}.attributes[{name!r}]")
+            attribute_from(name, value, f"{where}.attributes[{name!r}]", within)
             for name, value in attributes.items()
         ]
     return node
@@ -207,8 +212,8 @@ _WRITERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 _EMPTY = frozenset(("FLOATS", "INTS", "STRINGS", "TENSORS", "GRAPHS"))
 
 
-def attribute_from(name: str, value: Any, where: str) -> Message:
-    """Read an attribute.
+def attribute_from(name: str, value: Any, where: str, within: int = 0) -> Message:
+    """Read an attribute of a node.
 
     Raises:
         CorruptError: it is nothing that an attribute can be.
@@ -236,19 +241,19 @@ def attribute_from(name: str, value: Any, where: str) -> Message:
         case {"tensors": list(items)}:
             _put(row, "TENSORS", "tensors", [tensor_from(item, where) for item in items])
         case {"graph": words}:
-            _put(row, "GRAPH", "g", graph_from(words, where))
+            _put(row, "GRAPH", "g", graph_from(words, where, within + 1))
         case {"graphs": list(items)}:
-            _put(row, "GRAPHS", "graphs", [graph_from(item, where) for item in items])
+            _put(row, "GRAPHS", "graphs", [graph_from(item, where, within + 1) for item in items])
         case int():
             _put(row, "INT", "i", value)
         case float():
-            _put(row, "FLOAT", "f", value)
+            _put(row, "FLOAT", "f", _float(value, where))
         case str():
             _put(row, "STRING", "s", value.encode())
         case [*items] if items and all(_is_int(item) for item in items):
             _put(row, "INTS", "ints", items)
         case [*items] if items and all(_is_int(i) or isinstance(i, float) for i in items):
-            _put(row, "FLOATS", "floats", [float(item) for item in items])
+            _put(row, "FLOATS", "floats", [_float(item, where) for item in items])
         case [*items] if items and all(isinstance(item, str | dict) for item in items):
             texts = [
                 item.encode() if isinstance(item, str) else _bytes(item, where) for item in items
@@ -277,9 +282,14 @@ def _float(value: Any, where: str) -> float:
     match value:
         case {"float": "nan" | "inf" | "-inf" as text}:
             return float(text)
-        case float() | int() if not isinstance(value, bool):
+        case float() | int() if not isinstance(value, bool) and _fits(value):
             return float(value)
     raise CorruptError(f"{json.dumps(value)[:40]} is no float", where=where)
+
+
+def _fits(value: float) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(np.float32(value)))
 
 
 def value_words(row: Message) -> Words:
@@ -429,9 +439,12 @@ def _data(words: Mapping[str, Any], kind: dtypes.DType, where: str) -> bytes:
         raise CorruptError(f"its values are not all {kind}", where=where)
     try:
         with np.errstate(over="ignore"):
-            return np.array(values, kind.numpy).tobytes()
+            array = np.array(values, kind.numpy)
     except (OverflowError, ValueError, TypeError) as error:
         raise CorruptError(f"its values are not all {kind}: {error}", where=where) from None
+    if kind.kind == "float" and not np.isfinite(array).all():
+        raise CorruptError(f"its values are too large for {kind}", where=where)
+    return array.tobytes()
 
 
 def _dtype(name: Any, where: str) -> dtypes.DType:
