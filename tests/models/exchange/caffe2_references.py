@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-Array = Any
+Array = npt.NDArray[Any]
 Pads = Sequence[tuple[int, int]]
 
 
@@ -26,7 +27,8 @@ def windows(
             slice(p * s, p * s + r, d)
             for p, s, r, d in zip(place, strides, reach, dilations, strict=True)
         )
-        found[place] = image[(..., *cut)]
+        index: tuple[Any, ...] = (..., *cut)
+        found[place] = image[index]
     return found
 
 
@@ -92,7 +94,8 @@ def pool(
     y = np.zeros((*x.shape[:2], *sizes), np.float32)
     axes = tuple(range(2, x.ndim))
     for place, window in cut.items():
-        y[(..., *place)] = reduce(window, axis=axes)
+        index: tuple[Any, ...] = (..., *place)
+        y[index] = reduce(window, axis=axes)
     return y
 
 
@@ -142,7 +145,8 @@ def flat_softmax(x: Array, axis: int) -> Array:
     """Softmax over all axes from one on."""
     flat = x.reshape(int(np.prod(x.shape[:axis])), -1).astype(np.float64)
     powers = np.exp(flat - flat.max(1, keepdims=True))
-    return (powers / powers.sum(1, keepdims=True)).reshape(x.shape).astype(np.float32)
+    shares: Array = powers / powers.sum(1, keepdims=True)
+    return shares.reshape(x.shape).astype(np.float32)
 
 
 def last(x: Array) -> Array:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from tests.models.exchange.caffe2_nets import check, model, op, translated
 
@@ -184,6 +185,7 @@ def test_numpy_broadcasting_and_logic() -> None:
         op("Conditional", "rows x z", "Conditional"),
     ]
     z, rows = -X, np.array([True, False])
+    expected: dict[str, npt.NDArray[Any]]
     expected = {"Add": X + y, "Sub": X - y, "Mul": X * y, "Div": X / y}
     expected |= {"EQ": y == X, "NE": y != X, "LT": y > X, "LE": y >= X, "GT": y < X, "GE": y <= X}
     expected |= {"And": a & b, "Or": a | b, "Xor": a ^ b, "Not": ~a, "Where": np.where(a, X, z)}
@@ -292,7 +294,7 @@ def test_fills() -> None:
     ],
 )
 def test_what_is_refused(operator: Any, words: str) -> None:
-    shapes = {"x": (2, 3, 4)} if "x" in operator.input else {}
+    shapes: dict[str, tuple[int, ...]] = {"x": (2, 3, 4)} if "x" in operator.input else {}
     shapes |= {"odd": (3,)} if "odd" in operator.input else {}
     with pytest.raises(TranslationError) as caught:
         translated(model(operator, outputs="y"), shapes)

@@ -155,7 +155,7 @@ def test_legacy_pad_same_needs_no_sizes() -> None:
 )
 def test_legacy_pad_of_caffe_rounds_up(size: int, pad: int, kernel: int, stride: int) -> None:
     image = numbers(1, 2, size, size)
-    arguments = {"kernel": kernel, "stride": stride, "pad": pad, "legacy_pad": 3}
+    arguments: dict[str, Any] = {"kernel": kernel, "stride": stride, "pad": pad, "legacy_pad": 3}
     ops = [op("MaxPool", "x", "m", **arguments), op("AveragePool", "x", "a", **arguments)]
     count = caffe_sizes(size, pad, kernel, stride)
     tail = max((count - 1) * stride + kernel - size - pad, 0)
@@ -179,23 +179,27 @@ def test_legacy_pad_of_caffe_says_what_it_needs() -> None:
 @given(data())
 def test_windows_of_any_size(draw: Any) -> None:
     def sizes(least: int, most: int) -> list[int]:
-        return draw.draw(lists(integers(least, most), min_size=2, max_size=2))
+        drawn: list[int] = draw.draw(lists(integers(least, most), min_size=2, max_size=2))
+        return drawn
 
     kernel, strides, image = sizes(1, 4), sizes(1, 3), sizes(4, 9)
     pads = [draw.draw(integers(0, k - 1)) for k in kernel * 2]
     both = [(pads[0], pads[2]), (pads[1], pads[3])]
     x, w = numbers(1, 2, *image), numbers(3, 2, *kernel)
-    arguments = {"kernels": kernel, "strides": strides, "pads": pads}
+    arguments: dict[str, Any] = {"kernels": kernel, "strides": strides, "pads": pads}
     ops = [
         op("Conv", "x w", "c", **arguments),
         op("MaxPool", "x", "m", **arguments),
         op("AveragePool", "x", "a", **arguments),
     ]
     found = outputs_of(model(*ops, weights={"w": w}), {"x": x}, {"x": x.shape})
-    close = {"rtol": 1e-4, "atol": 1e-5}
-    np.testing.assert_allclose(found["c"], conv(x, w, None, strides, both), **close)
-    np.testing.assert_allclose(found["m"], pool(x, kernel, strides, both), **close)
-    np.testing.assert_allclose(found["a"], pool(x, kernel, strides, both, np.nanmean), **close)
+    expected = {
+        "c": conv(x, w, None, strides, both),
+        "m": pool(x, kernel, strides, both),
+        "a": pool(x, kernel, strides, both, np.nanmean),
+    }
+    for name, wanted in expected.items():
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_lrn_gives_its_scale_too() -> None:
@@ -314,7 +318,8 @@ def test_arguments_that_caffe2_overlooks() -> None:
 
 def test_an_image_too_small_to_grow() -> None:
     """2 * 1.25 is 2, and the second element is at 1 / 1.25, which is in the first one."""
-    x, scales = X[:, :, :2, :3], {"height_scale": 1.25, "width_scale": 1.0}
+    x = X[:, :, :2, :3]
+    scales: dict[str, Any] = {"height_scale": 1.25, "width_scale": 1.0}
     taken = np.ascontiguousarray(x[:, :, [0, 0]])
     ops = [op("ResizeNearest", "x", "y", **scales)]
     check(model(*ops, outputs="y"), {"x": x}, {"y": taken}, needs="shape")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.models.building_checks import graph_of
 from tests.models.exchange.caffe2_nets import net, op, translated
 
 import tensorkeep as tk
@@ -41,6 +42,12 @@ NAMES = [
 ]
 
 
+def nets_of(state: State) -> Nets:
+    """Give the net of a state that has one."""
+    assert isinstance(state.document, Nets)
+    return state.document
+
+
 def put(folder: Path, predict: str, init: str) -> None:
     for kind, name in (("predict_net", predict), ("init_net", init)):
         ending = ".pbtxt" if name.endswith(".pbtxt") else ".pb"
@@ -59,7 +66,7 @@ def test_a_pair_is_found_from_either_half_and_its_folder(
             assert isinstance(state.document, Nets), target
             assert state["conv1_w"].shape == (8, 3, 3, 3), target
             made, _ = translated(state)
-            assert len(made.graph) == 22
+            assert len(graph_of(made)) == 22
 
 
 def test_an_opened_half_is_completed() -> None:
@@ -135,7 +142,7 @@ def test_value_info_tells_types_and_shapes(tmp_path: Path) -> None:
     beside = tmp_path / "value_info.json"
     beside.write_text(json.dumps({"data": [1, [1, 3, 32, 32]]}))
     state = open_caffe2(tmp_path)
-    assert state.document.given == {"data": Given("float32", (1, 3, 32, 32))}
+    assert nets_of(state).given == {"data": Given("float32", (1, 3, 32, 32))}
     made, _ = translated(state)
     assert str(made.graph).endswith(
         "data: float32[1, 3, 32, 32] -> softmaxout: float32[1, 9, 1, 1])"
@@ -153,7 +160,7 @@ def test_an_init_net_that_computes_runs_first(tmp_path: Path) -> None:
     (tmp_path / "init_net.pb").write_bytes(init.encode())
     (tmp_path / "predict_net.pb").write_bytes(net(op("Mul", "x w", "y"), outputs="y").encode())
     made, _ = translated(open_caffe2(tmp_path))
-    y = tk.run(made, {"x": np.float32([3, 4])})["y"]
+    y = tk.run(made, {"x": np.array([3, 4], np.float32)})["y"]
     assert y.tolist() == [6, 16]
 
 
@@ -183,7 +190,7 @@ def test_a_predictors_export_in_a_database_of_another_kind(tmp_path: Path) -> No
         tk.save(export, database)
     with open_caffe2(path) as state:
         made, _ = translated(state)
-        assert [value.name for value in made.graph.inputs] == ["data"]
+        assert [value.name for value in graph_of(made).inputs] == ["data"]
         assert made["h_w"].shape == (4, 5)
 
 
@@ -194,7 +201,7 @@ def test_a_pair_is_not_saved_as_weights_alone_silently(tmp_path: Path) -> None:
                 tk.save(state, tmp_path / name)
     with tk.open(DATA / "predictor.minidb") as export:
         tk.save(export, tmp_path / "again.minidb")
-    assert open_caffe2(tmp_path / "again.minidb").document.inputs == ["data"]
+    assert nets_of(open_caffe2(tmp_path / "again.minidb")).inputs == ["data"]
 
 
 def test_what_an_export_computes_before_it_predicts(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis.strategies import integers
 from tests.models.exchange.caffe2_nets import check, model, op, translated
 
 from tensorkeep.errors import TranslationError
+from tensorkeep.message import Message
+from tensorkeep.state import State
 from tensorkeep.wire.caffe2.nets import Nets
 
 RANDOM = np.random.default_rng(5)
@@ -164,8 +167,14 @@ def test_selecting() -> None:
 
 def test_reductions() -> None:
     wide = X.astype(np.float64)
-    functions = {"Sum": np.sum, "Mean": np.mean, "Max": np.max, "Min": np.min}
-    ops, expected = [], {}
+    functions: dict[str, Callable[..., Any]] = {
+        "Sum": np.sum,
+        "Mean": np.mean,
+        "Max": np.max,
+        "Min": np.min,
+    }
+    ops: list[Message] = []
+    expected: dict[str, Any] = {}
     for kind, function in functions.items():
         ops += [
             op(f"Reduce{kind}", "x", f"{kind}_all", keepdims=0),
@@ -268,7 +277,13 @@ def test_what_is_computed_while_it_runs() -> None:
         "truth": np.array([True, False]),
         "eye": np.eye(2, dtype=np.float32),
     }
-    feeds = {"x": X, "s": shape, "k": k, "e": np.array([3, 1, 1, 1]), "one": np.float32([2])}
+    feeds = {
+        "x": X,
+        "s": shape,
+        "k": k,
+        "e": np.array([3, 1, 1, 1]),
+        "one": np.array([2], np.float32),
+    }
     check(model(*ops, weights=weights), feeds, expected, needs="rank")
 
 
@@ -310,10 +325,12 @@ def test_normalizing_vectors() -> None:
     check(state, {"x": X, "z": zero}, singles, needs="rank")
 
 
-def declared(nets: Nets) -> Nets:
+def declared(state: State) -> State:
     """Say that w is a weight, however it is used, and s an input."""
+    nets = state.document
+    assert isinstance(nets, Nets)
     nets.inputs = ["x", "s"]
-    return nets
+    return state.replace(document=nets)
 
 
 @pytest.mark.parametrize(
@@ -398,5 +415,5 @@ def test_what_is_refused(operator: Any, words: str) -> None:
     state = model(operator, weights=weights, outputs="y")
     shapes = {"x": (2, 3, 4)} if "x" in operator.input else {}
     with pytest.raises(TranslationError) as caught:
-        translated(state.replace(document=declared(state.document)), shapes)
+        translated(declared(state), shapes)
     assert words in str(caught.value)

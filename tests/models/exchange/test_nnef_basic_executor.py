@@ -1,17 +1,21 @@
 """NNEF's basic operations in ONNX, against what the nnef package's own executor computes."""
 
+from pathlib import Path
+from typing import Any
+
 import nnef
 import numpy as np
+import numpy.typing as npt
 from tests.models.exchange.nnef_texts import document_text, to_onnx
 
 import tensorkeep as tk
 
 RNG = np.random.default_rng(23)
-INPUTS = {
+INPUTS: dict[str, npt.NDArray[Any]] = {
     "x": RNG.standard_normal((2, 3, 4, 5)).astype(np.float32),
     "p": np.abs(RNG.standard_normal((2, 3)).astype(np.float32)) + np.float32(0.1),
     "u": RNG.uniform(-0.9, 0.9, (1, 3)).astype(np.float32),
-    "h": np.float32([[-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 0.2, -0.7]]),
+    "h": np.array([[-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 0.2, -0.7]], np.float32),
     "m": RNG.standard_normal((3, 4)).astype(np.float32),
     "n": RNG.standard_normal((5, 4)).astype(np.float32),
 }
@@ -64,7 +68,7 @@ EXPRESSIONS = [
 ]
 
 
-def test_the_executor_computes_the_same(tmp_path):
+def test_the_executor_computes_the_same(tmp_path: Path) -> None:
     outputs = [f"r{number}" for number in range(len(EXPRESSIONS))]
     lines = [f"r{number} = {each};" for number, each in enumerate(EXPRESSIONS)]
     text = document_text(lines, INPUTS, VARIABLES, outputs)

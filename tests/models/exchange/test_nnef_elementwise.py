@@ -1,18 +1,28 @@
 """NNEF's elementwise operations, activations and reductions in ONNX, against NumPy."""
 
 from math import erf
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from tests.models.exchange.nnef_texts import check_cases, document_text, left, to_onnx
 
 import tensorkeep as tk
+from tensorkeep import State
+from tensorkeep.wire.nnef.document import Document
 
 RNG = np.random.default_rng(20)
 
 
-def normal(*shape: int) -> np.ndarray:
+def normal(*shape: int) -> npt.NDArray[Any]:
     return RNG.standard_normal(shape).astype(np.float32)
+
+
+def document_of(state: State) -> Document:
+    """Give a state's NNEF document, which must be there."""
+    assert isinstance(state.document, Document)
+    return state.document
 
 
 X = normal(2, 3, 4, 5)
@@ -30,7 +40,7 @@ INPUTS = {"x": X, "y": Y, "p": P, "u": U, "c": C, "a": A, "b": B, "h": HALVES, "
 VARIABLES = {"v": CHANNELS, "w": FIRST, "z": normal(2, 3, 1, 5)}
 
 
-def test_unary_operations():
+def test_unary_operations() -> None:
     check_cases(
         [
             ("exp(x)", lambda x: np.exp(x)),
@@ -55,7 +65,7 @@ def test_unary_operations():
             ("copy(a)", lambda a: a),
             ("floor(h)", lambda h: np.floor(h)),
             ("ceil(h)", lambda h: np.ceil(h)),
-            ("round(h)", lambda h: np.float32([-3, -2, -1, 0, 0, 0, 1, 2, 3, 3])),
+            ("round(h)", lambda h: np.array([-3, -2, -1, 0, 0, 0, 1, 2, 3, 3], np.float32)),
             ("sqr(x)", lambda x: x * x),
             ("sqrt(p)", lambda p: np.sqrt(p)),
             ("rsqr(p)", lambda p: 1 / (p * p)),
@@ -68,7 +78,7 @@ def test_unary_operations():
     )
 
 
-def test_binary_operations_lay_operands_at_their_first_axes():
+def test_binary_operations_lay_operands_at_their_first_axes() -> None:
     check_cases(
         [
             ("add(x, y)", lambda x, y: x + y),
@@ -113,8 +123,8 @@ def test_binary_operations_lay_operands_at_their_first_axes():
     )
 
 
-def test_activations():
-    slopes = {"s": np.abs(normal(1, 3)), "t": np.float32([0.3])}
+def test_activations() -> None:
+    slopes = {"s": np.abs(normal(1, 3)), "t": np.array([0.3], np.float32)}
     check_cases(
         [
             ("relu(x)", lambda x: np.maximum(x, 0)),
@@ -144,17 +154,18 @@ def test_activations():
     )
 
 
-def selu(x: np.ndarray, alpha: float, gamma: float) -> np.ndarray:
+def selu(x: npt.NDArray[Any], alpha: float, gamma: float) -> npt.NDArray[Any]:
     return (gamma * np.where(x < 0, alpha * (np.exp(x) - 1), x)).astype(np.float32)
 
 
-def softmax(x: np.ndarray, axes: int | tuple[int, ...]) -> np.ndarray:
+def softmax(x: npt.NDArray[Any], axes: int | tuple[int, ...]) -> npt.NDArray[Any]:
     powers = np.exp(x - x.max(axes, keepdims=True))
-    return powers / powers.sum(axes, keepdims=True)
+    shares: npt.NDArray[Any] = powers / powers.sum(axes, keepdims=True)
+    return shares
 
 
-def test_reductions_keep_their_axes():
-    ties = np.float32([[3, 1, 3], [0, 0, 0]])
+def test_reductions_keep_their_axes() -> None:
+    ties = np.array([[3, 1, 3], [0, 0, 0]], np.float32)
     check_cases(
         [
             ("sum_reduce(x, axes = [1])", lambda x: x.sum(1, keepdims=True)),
@@ -181,14 +192,14 @@ def test_reductions_keep_their_axes():
     )
 
 
-def test_moments():
+def test_moments() -> None:
     text = document_text(["m, v = moments(x, axes = [0, 2]);"], {"x": X}, {}, ["m", "v"])
     given = tk.run(to_onnx(text), {"x": X})
     np.testing.assert_allclose(given["m"], X.mean((0, 2), keepdims=True), atol=1e-6)
     np.testing.assert_allclose(given["v"], X.var((0, 2), keepdims=True), atol=1e-6)
 
 
-def test_products_of_matrices():
+def test_products_of_matrices() -> None:
     a, b = normal(2, 3, 4), normal(2, 4, 5)
     m, n, v = normal(3, 4), normal(4, 5), normal(5)
     inputs = {"a": a, "b": b, "m": m, "n": n}
@@ -214,7 +225,7 @@ def test_products_of_matrices():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
-def test_literals_take_the_type_of_what_they_are_used_with(dtype):
+def test_literals_take_the_type_of_what_they_are_used_with(dtype: str) -> None:
     x, w = X.astype(dtype), CHANNELS.astype(dtype)
     text = document_text(
         ["y = max(mul(add(x, w), 0.5), 0.25);", "c = lt(x, 0.5);"], {"x": x}, {"w": w}, ["y", "c"]
@@ -222,7 +233,7 @@ def test_literals_take_the_type_of_what_they_are_used_with(dtype):
     from tests.models.exchange.nnef_texts import read  # whose document is told the types
 
     state = read(text, {"w": w})
-    state.document.types.update(x=dtype, y=dtype)
+    document_of(state).types.update(x=dtype, y=dtype)
     from tensorkeep.models.exchange.nnef_to_onnx import translate
     from tensorkeep.models.exchange.report import Report
 

@@ -10,11 +10,13 @@ from tests.models.exchange.nnef_texts import left, read, to_onnx
 import tensorkeep as tk
 from tensorkeep import State
 from tensorkeep.errors import ArgumentError, TranslationError
+from tensorkeep.graph import Graph
 from tensorkeep.models.exchange.nnef_to_onnx import TABLE, translate
 from tensorkeep.models.exchange.report import Report
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.nnef import fragments
-from tensorkeep.wire.nnef.operations import Quantization
+from tensorkeep.wire.nnef.document import Document
+from tensorkeep.wire.nnef.operations import Quantization, Value
 
 FRAGMENTS = (
     "version 1.0;\nextension KHR_enable_fragment_definitions, KHR_enable_operator_expressions;\n"
@@ -33,7 +35,19 @@ def translated(state: State) -> tuple[State, list[str]]:
     return translate(state, report), [str(remark) for remark in report.remarks]
 
 
-def test_every_standard_operation_is_translated_or_taken_apart():
+def document_of(state: State) -> Document:
+    """Give a state's NNEF document, which must be there."""
+    assert isinstance(state.document, Document)
+    return state.document
+
+
+def graph_of(state: State) -> Graph:
+    """Give a model's graph, which must be there."""
+    assert state.graph is not None
+    return state.graph
+
+
+def test_every_standard_operation_is_translated_or_taken_apart() -> None:
     assert len(nnef.StandardOperations) > 100
     for name in nnef.StandardOperations:
         assert name in TABLE or fragments.has_body(name), name
@@ -42,7 +56,7 @@ def test_every_standard_operation_is_translated_or_taken_apart():
         assert row.becomes
 
 
-def test_variables_stay_where_they_lie():
+def test_variables_stay_where_they_lie() -> None:
     weights = np.arange(6, dtype=np.float32).reshape(2, 3, 1)
     tensor = Tensor.of(weights)
     text = graph("w = variable(shape = [2, 3, 1], label = 'net/w'); y = mul(x, w);")
@@ -55,8 +69,8 @@ def test_variables_stay_where_they_lie():
     np.testing.assert_array_equal(tk.run(model, {"x": X})["y"], X * weights)
 
 
-def test_a_variable_of_lower_rank_becomes_an_initializer_with_more_axes():
-    bias, slope = np.float32([[1, 2, 3]]), np.float32([[4, 5, 6]])
+def test_a_variable_of_lower_rank_becomes_an_initializer_with_more_axes() -> None:
+    bias, slope = np.array([[1, 2, 3]], np.float32), np.array([[4, 5, 6]], np.float32)
     text = graph(
         "b = variable(shape = [1, 3], label = 'b'); s = variable(shape = [1, 3], label = 's');"
         "y = add(mul(x, s), b); z = add(b, 1.0); u = mul(s, s);",
@@ -68,41 +82,41 @@ def test_a_variable_of_lower_rank_becomes_an_initializer_with_more_axes():
     np.testing.assert_allclose(given["y"], X * left(slope, 3) + left(bias, 3))
     np.testing.assert_array_equal(given["z"], bias + 1)
     np.testing.assert_array_equal(given["u"], slope * slope)
-    assert [node.op_type for node in model.graph.model.graph.node].count("Reshape") == 2
+    assert [node.op_type for node in graph_of(model).model.graph.node].count("Reshape") == 2
 
 
-def test_a_label_twice_is_one_variable():
+def test_a_label_twice_is_one_variable() -> None:
     text = graph(
         "a = variable(shape = [3], label = 'w'); b = variable(shape = [3], label = 'w');"
         "y = add(a, b); z = mul(a, 2.0);",
         "y, z",
     )
-    model = to_onnx(text, {"w": np.float32([1, 2, 3])})
+    model = to_onnx(text, {"w": np.array([1, 2, 3], np.float32)})
     assert [name for name in model if name.startswith("w")] == ["w"]
     assert tk.run(model, {"x": X})["y"].tolist() == [2, 4, 6]
 
 
-def test_a_variable_that_nothing_uses_is_kept():
+def test_a_variable_that_nothing_uses_is_kept() -> None:
     text = graph("w = variable(shape = [2], label = 'w'); y = copy(x);")
-    model = to_onnx(text, {"w": np.float32([1, 2])})
+    model = to_onnx(text, {"w": np.array([1, 2], np.float32)})
     assert model["w"].numpy().tolist() == [1, 2]
 
 
-def test_a_tensor_that_is_no_variable_is_dropped_and_told():
-    model, remarks = translated(read(graph("y = neg(x);"), {"lost": np.float32([1])}))
+def test_a_tensor_that_is_no_variable_is_dropped_and_told() -> None:
+    model, remarks = translated(read(graph("y = neg(x);"), {"lost": np.array([1], np.float32)}))
     assert "lost" not in model
     assert remarks == ["dropped lost: no variable of the document has this label"]
 
 
-def test_a_graph_of_many_operations_is_translated_quickly():
+def test_a_graph_of_many_operations_is_translated_quickly() -> None:
     lines = "".join(f"a{n} = round(a{n - 1});\n" for n in range(1, 2000))
     started = time.process_time()
     model, _ = translated(read(graph(f"a0 = neg(x);\n{lines}y = neg(a1999);")))
-    assert len(model.graph.model.graph.node) == 8 * 1999 + 2
+    assert len(graph_of(model).model.graph.node) == 8 * 1999 + 2
     assert time.process_time() - started < 10
 
 
-def test_inputs_and_outputs_keep_their_order_and_names():
+def test_inputs_and_outputs_keep_their_order_and_names() -> None:
     text = graph(
         "b = external<integer>(shape = [1]); a = external<logical>(shape = []);"
         "c = external(shape = [2]);"
@@ -111,45 +125,45 @@ def test_inputs_and_outputs_keep_their_order_and_names():
         "c, a, b",
     )
     model = to_onnx(text)
-    assert [str(value) for value in model.graph.inputs] == [
+    assert [str(value) for value in graph_of(model).inputs] == [
         "c: float32[2]",
         "a: bool[]",
         "b: int64[1]",
     ]
-    assert [str(value) for value in model.graph.outputs] == [
+    assert [str(value) for value in graph_of(model).outputs] == [
         "k: float32[2]",
         "m: int64[1]",
         "n: bool[]",
     ]
 
 
-def test_names_and_types_of_the_document_win():
+def test_names_and_types_of_the_document_win() -> None:
     state = read(graph("y = relu(x);"))
-    state.document.names.update(x="images:0", y="head/logits")
-    state.document.types.update(x="float16")
+    document_of(state).names.update(x="images:0", y="head/logits")
+    document_of(state).types.update(x="float16")
     model, remarks = translated(state)
-    assert [str(value) for value in (*model.graph.inputs, *model.graph.outputs)] == [
+    assert [str(value) for value in (*graph_of(model).inputs, *graph_of(model).outputs)] == [
         "images:0: float16[2, 3, 2]",
         "head/logits: float16[2, 3, 2]",
     ]
     assert not remarks
 
 
-def test_a_value_with_the_name_of_a_variable_is_renamed_and_told():
+def test_a_value_with_the_name_of_a_variable_is_renamed_and_told() -> None:
     text = graph("w = variable(shape = [1], label = 'y'); y = mul(x, w);")
-    model, remarks = translated(read(text, {"y": np.float32([2])}))
-    assert [value.name for value in model.graph.outputs] == ["y_2"]
+    model, remarks = translated(read(text, {"y": np.array([2], np.float32)}))
+    assert [value.name for value in graph_of(model).outputs] == ["y_2"]
     assert remarks == ["renamed y: is the output 'y_2'"]
     np.testing.assert_array_equal(tk.run(model, {"x": X})["y_2"], X * 2)
 
 
-def test_variables_and_constants_as_outputs():
+def test_variables_and_constants_as_outputs() -> None:
     text = graph(
         "w = variable(shape = [2], label = 'v'); c = constant(shape = [1], value = [7.0]);"
         "y = neg(x);",
         "w, c, y",
     )
-    model, remarks = translated(read(text, {"v": np.float32([1, 2])}))
+    model, remarks = translated(read(text, {"v": np.array([1, 2], np.float32)}))
     assert not [finding for finding in tk.models.check(model) if finding.severity == "error"]
     given = tk.run(model, {"x": X})
     assert list(given) == ["v", "c", "y"]
@@ -158,31 +172,46 @@ def test_variables_and_constants_as_outputs():
     assert remarks == ["renamed w: is the output 'v'"]
 
 
-def test_half_precision_variables_are_computed_with_in_the_type_of_the_rest():
+def test_half_precision_variables_are_computed_with_in_the_type_of_the_rest() -> None:
     text = graph("w = variable(shape = [1], label = 'w'); y = mul(x, w);")
-    model, remarks = translated(read(text, {"w": np.float16([0.1])}))
+    model, remarks = translated(read(text, {"w": np.array([0.1], np.float16)}))
     assert remarks == ["changed w: float16 is computed with as float32"]
     np.testing.assert_array_equal(tk.run(model, {"x": X})["y"], X * np.float32(np.float16(0.1)))
 
 
-def test_stored_integers_mean_what_graph_quant_says():
+def test_stored_integers_mean_what_graph_quant_says() -> None:
     text = graph("w = variable(shape = [1, 3], label = 'w'); y = mul(x, w);")
-    state = read(text, {"w": np.uint8([[0, 128, 255]])})
-    arguments = {"zero_point": 128, "scale": 0.5, "bits": 8, "signed": False, "symmetric": False}
-    state.document.quantization["w"] = Quantization("zero_point_linear_quantize", arguments)
+    state = read(text, {"w": np.array([[0, 128, 255]], np.uint8)})
+    arguments: dict[str, Value] = {
+        "zero_point": 128,
+        "scale": 0.5,
+        "bits": 8,
+        "signed": False,
+        "symmetric": False,
+    }
+    document_of(state).quantization["w"] = Quantization("zero_point_linear_quantize", arguments)
     model, _ = translated(state)
     assert model["w"].dtype.name == "uint8"
-    meant = np.float32([[-64, 0, 63.5]])
+    meant = np.array([[-64, 0, 63.5]], np.float32)
     np.testing.assert_array_equal(tk.run(model, {"x": X})["y"], X * left(meant, 3))
 
 
-def test_results_are_quantized_as_graph_quant_says():
+def test_results_are_quantized_as_graph_quant_says() -> None:
     state = read(graph("h = mul(x, 1.0); y = add(h, 0.0);"))
-    arguments = {"zero_point": 0, "scale": 0.25, "bits": 8, "signed": True, "symmetric": False}
+    arguments: dict[str, Value] = {
+        "zero_point": 0,
+        "scale": 0.25,
+        "bits": 8,
+        "signed": True,
+        "symmetric": False,
+    }
     for name in "xhy":
-        state.document.quantization[name] = Quantization("zero_point_linear_quantize", arguments)
+        document_of(state).quantization[name] = Quantization(
+            "zero_point_linear_quantize", arguments
+        )
     model, _ = translated(state)
-    assert [value.name for value in (*model.graph.inputs, *model.graph.outputs)] == ["x", "y"]
+    found = graph_of(model)
+    assert [value.name for value in (*found.inputs, *found.outputs)] == ["x", "y"]
     given = tk.run(model, {"x": X})["y"]
     np.testing.assert_array_equal(given, np.round(X * 4) / 4)
 
@@ -203,13 +232,13 @@ def test_results_are_quantized_as_graph_quant_says():
         ),
     ],
 )
-def test_what_a_variable_cannot_be_is_refused(body, told):
+def test_what_a_variable_cannot_be_is_refused(body: str, told: str) -> None:
     with pytest.raises(TranslationError) as caught:
-        to_onnx(graph(body), {"w": np.float32([1]), "i": np.array([1, 2, 3])})
+        to_onnx(graph(body), {"w": np.array([1], np.float32), "i": np.array([1, 2, 3])})
     assert told in str(caught.value)
 
 
-def test_all_refusals_are_told_at_once_and_what_follows_from_them_is_not():
+def test_all_refusals_are_told_at_once_and_what_follows_from_them_is_not() -> None:
     text = (
         f"{FRAGMENTS}fragment tract_core_gru(input: tensor<scalar>) -> (output: tensor<scalar>);\n"
         "graph net(x) -> (y, z)\n{\n"
@@ -225,7 +254,7 @@ def test_all_refusals_are_told_at_once_and_what_follows_from_them_is_not():
     assert "tract_core_gru (2 times, at a, d): is no operation of NNEF's own" in str(caught.value)
 
 
-def test_fragments_are_taken_apart():
+def test_fragments_are_taken_apart() -> None:
     text = (
         FRAGMENTS + "fragment mish(x: tensor<scalar>) -> (y: tensor<scalar>)\n"
         "{ y = x * tanh(softplus(x)); }\n"
@@ -235,12 +264,12 @@ def test_fragments_are_taken_apart():
     np.testing.assert_allclose(given, X * np.tanh(np.log1p(np.exp(X))) + 1, rtol=1e-6)
 
 
-def test_a_state_without_an_nnef_document_is_refused():
+def test_a_state_without_an_nnef_document_is_refused() -> None:
     with pytest.raises(ArgumentError, match="has no NNEF document"):
         translate(State({}), Report("nnef", "onnx"))
 
 
-def test_a_variable_far_larger_than_memory_is_not_read():
+def test_a_variable_far_larger_than_memory_is_not_read() -> None:
     class Far(tk.source.Source):
         def _read(self, start: int, stop: int) -> memoryview:
             raise AssertionError("it was read")

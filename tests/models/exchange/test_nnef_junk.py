@@ -13,11 +13,23 @@ from tensorkeep.wire.nnef.fragments import standard
 from tensorkeep.wire.nnef.operations import Operation, Reference, Value
 
 SHAPES = ((), (1,), (3,), (2, 3), (1, 4, 2), (1, 2, 4, 4), (2**31, 2**20, 1, 1), (1, 1, 3, 3, 3))
-JUNK: tuple[Value, ...] = (
-    *(None, True, False, 0, 1, 2, -1, 7, 2**31, -(2**80), 10**400, 0.0, -0.5, 1e300, 1e-320),
-    *(float("nan"), float("inf"), "", "constant", "ignore", "reflect", "replicate", "symmetric"),
-    *([], [0], [1, 1], [2, 0, 1], [1, 1, 2, 2], [-1, 3], [[1]], [(0, 1)], [(0, 0)] * 4, [("x",)]),
-    *([True], [1.5], [None], ["x"], (), (1, 2), Reference("unknown"), [Reference("unknown")]),
+
+
+def _values(*values: Value) -> tuple[Value, ...]:
+    return values
+
+
+JUNK = (
+    *_values(None, True, False, 0, 1, 2, -1, 7, 2**31, -(2**80), 10**400, 0.0, -0.5, 1e300, 1e-320),
+    *_values(
+        float("nan"), float("inf"), "", "constant", "ignore", "reflect", "replicate", "symmetric"
+    ),
+    *_values(
+        [], [0], [1, 1], [2, 0, 1], [1, 1, 2, 2], [-1, 3], [[1]], [(0, 1)], [(0, 0)] * 4, [("x",)]
+    ),
+    *_values(
+        [True], [1.5], [None], ["x"], (), (1, 2), Reference("unknown"), [Reference("unknown")]
+    ),
 )
 TENSORS = [
     Reference(f"{dtype}{number}")
@@ -30,7 +42,7 @@ OPERATIONS = sorted(set(standard()) & {row.operator for row in TABLE})
 
 
 @pytest.mark.parametrize("first", sorted({name[0] for name in OPERATIONS}))
-def test_junk_is_translated_or_refused(first):
+def test_junk_is_translated_or_refused(first: str) -> None:
     for operation in OPERATIONS:
         if operation.startswith(first):
             rng = random.Random(operation)
@@ -56,11 +68,16 @@ def _refusal(op: Operation) -> str:
 def _made(operation: str, rng: random.Random) -> Operation:
     fragment = standard()[operation]
     arguments = {each.name: _argument(rng) for each in fragment.parameters}
-    results: dict[str, Value] = {
-        each.name: rng.choice([Reference(f"y{n}"), [Reference(f"y{n}"), Reference(f"z{n}")]])
-        for n, each in enumerate(fragment.results)
-    }
+    results = {each.name: _result(n, rng) for n, each in enumerate(fragment.results)}
     return Operation(operation, arguments, results, rng.choice(["", "scalar", "integer", "odd"]))
+
+
+def _result(number: int, rng: random.Random) -> Value:
+    results: list[Value] = [
+        Reference(f"y{number}"),
+        [Reference(f"y{number}"), Reference(f"z{number}")],
+    ]
+    return rng.choice(results)
 
 
 def _argument(rng: random.Random) -> Value:

@@ -13,7 +13,7 @@ I = (X * 7 % 11).astype(np.int64)  # noqa: E741
 INPUTS = {"x": X, "m": M, "i": I}
 
 
-def test_reshape_and_transpose():
+def test_reshape_and_transpose() -> None:
     check_cases(
         [
             ("reshape(x, shape = [6, 20])", lambda x: x.reshape(6, 20)),
@@ -52,7 +52,7 @@ def test_reshape_and_transpose():
     )
 
 
-def test_joining_and_cutting():
+def test_joining_and_cutting() -> None:
     check_cases(
         [
             ("concat([x, x, y], axis = 1)", lambda x, y: np.concatenate([x, x, y], 1)),
@@ -89,7 +89,7 @@ def test_joining_and_cutting():
     )
 
 
-def test_arrays_of_tensors():
+def test_arrays_of_tensors() -> None:
     lines = [
         "[a, b] = split(x, axis = 3, ratios = [2, 3]);",
         "[c, d] = split(x, axis = 2, ratios = [1, 1]);",
@@ -106,7 +106,7 @@ def test_arrays_of_tensors():
         np.testing.assert_array_equal(given[name], array)
 
 
-def test_padding():
+def test_padding() -> None:
     padding = "padding = [(0, 0), (1, 2), (2, 1), (0, 3)]"
     pairs = [(0, 0), (1, 2), (2, 1), (0, 3)]
     check_cases(
@@ -129,7 +129,7 @@ def test_padding():
     )
 
 
-def test_casts_and_constants():
+def test_casts_and_constants() -> None:
     check_cases(
         [
             ("cast<integer>(x)", lambda x: x.astype(np.int64)),
@@ -139,7 +139,7 @@ def test_casts_and_constants():
             ("cast<integer>(m)", lambda m: m.astype(np.int64)),
             (
                 "constant(shape = [2, 2], value = [1.0, 2.0, 3.0, 4.0])",
-                lambda: np.float32([[1, 2], [3, 4]]),
+                lambda: np.array([[1, 2], [3, 4]], np.float32),
             ),
             ("constant(shape = [2, 3], value = [0.5])", lambda: np.full((2, 3), np.float32(0.5))),
             ("constant(shape = [], value = [0.5])", lambda: np.float32(0.5)),
@@ -186,7 +186,7 @@ def test_casts_and_constants():
         ("tile(" * 9 + "x" + ", repeats = [2000000000, 1, 1, 1])" * 9, "which no array can have"),
     ],
 )
-def test_what_contradicts_itself_is_refused(expression, told):
+def test_what_contradicts_itself_is_refused(expression: str, told: str) -> None:
     with pytest.raises(TranslationError) as caught:
         to_onnx(document_text([f"y = {expression};"], INPUTS, {}, ["y"]))
     assert told in str(caught.value)
