@@ -14,7 +14,7 @@ from tests.models.exchange.onnx_nodes import array, floats
 import tensorkeep as tk
 from tensorkeep import caffe2
 from tensorkeep.cli import main
-from tensorkeep.errors import ArgumentError, LossError
+from tensorkeep.errors import ArgumentError, CorruptError, LossError
 from tensorkeep.message import Message
 from tensorkeep.models.exchange.caffe2_to_onnx import open_caffe2
 from tensorkeep.models.exchange.emitting import Emitter
@@ -210,3 +210,24 @@ def test_convert_replaces_neither_net_unasked(
     np.testing.assert_array_equal(result("predict_net.pb"), (X * 2)[PICK])
     assert convert("predict_net.pb", "back.onnx") == 0
     np.testing.assert_array_equal(result("back.onnx"), (X * 2)[PICK])
+
+
+def test_halves_of_two_models_are_told_apart(tmp_path: Path) -> None:
+    predict = tmp_path / "predict_net.pb"
+    tk.save(net(2.0), predict)
+    old = predict.read_bytes()
+    tk.save(net(3.0, ("x", "i", "z")), predict)
+    predict.write_bytes(old)  # as a kill between the two files leaves them
+    with pytest.raises(CorruptError, match=r"is not the net that .*init_net\.pb was saved with"):
+        open_caffe2(predict)
+    with pytest.raises(CorruptError, match="is not the net that"):
+        tk.run(predict, {"x": X, "i": PICK})
+    with open_caffe2(predict, weights=tmp_path / "init_net.pb") as state:
+        assert len(state) == 4
+
+
+def test_a_plain_pair_says_nothing_of_itself(tmp_path: Path) -> None:
+    made = net().replace(metadata={})
+    tk.save(made, tmp_path / "predict_net.pb", plain=True)
+    with tk.open(tmp_path / "init_net.pb") as state:
+        assert set(state.metadata) == {"caffe2"}

@@ -23,7 +23,7 @@ from tensorkeep.errors import ArgumentError, CorruptError, UnsafeError
 from tensorkeep.format import Format, Stream
 from tensorkeep.formats.caffe2.blobs import gather
 from tensorkeep.formats.caffe2.describe import describe_net
-from tensorkeep.formats.caffe2.pair import init_of, init_state, predict_stream
+from tensorkeep.formats.caffe2.pair import belonging_to, init_of, init_state, predict_bytes
 from tensorkeep.formats.caffe2.recognise import is_net, is_net_text
 from tensorkeep.formats.caffe2.sealing import (
     NET_NOTES,
@@ -182,8 +182,12 @@ def encode(state: State, location: Location, *, plain: bool = False) -> Iterator
         plain: nothing but what Caffe2's exporter writes; what would be lost is refused.
     """
     if isinstance(state.document, Nets):
-        yield from encode(init_state(state, state.document), init_of(location), plain=plain)
-        yield predict_stream(state.document, location, plain=plain)
+        predict = predict_bytes(state.document, location, plain=plain)
+        weights = init_state(state, state.document)
+        beside = init_of(location)
+        noted = weights if plain else belonging_to(weights, predict)
+        yield from encode(noted, beside, plain=plain)
+        yield Stream(location.key, [predict], len(predict))
         return
     name = location.name.lower()
     if name.endswith(("predict_net.pb", "predict_net.pbtxt")):

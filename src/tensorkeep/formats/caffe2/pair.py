@@ -7,13 +7,13 @@ Predictor wants every blob to be there before it runs.
 from __future__ import annotations
 
 import numpy as np
+import xxhash
 
 from tensorkeep.errors import ArgumentError
-from tensorkeep.format import Stream
 from tensorkeep.state import State
 from tensorkeep.store import Location
 from tensorkeep.tensor import Tensor
-from tensorkeep.wire.caffe2.nets import Nets, init_beside, tell_inputs
+from tensorkeep.wire.caffe2.nets import PAIR, Nets, init_beside, tell_inputs
 
 
 def init_of(location: Location) -> Location:
@@ -40,12 +40,22 @@ def init_state(state: State, nets: Nets) -> State:
     return state.replace(tensors={**dict(state.items()), **missing}, document=None)
 
 
-def predict_stream(nets: Nets, location: Location, *, plain: bool) -> Stream:
+def predict_bytes(nets: Nets, location: Location, *, plain: bool) -> bytes:
     """Give the predict net as it is written, as text where its name says so.
 
     What its inputs are is noted in it, unless it is to be plain.
     """
     predict = nets.predict if plain else tell_inputs(nets)
     if location.name.lower().endswith(".pbtxt"):
-        return Stream(location.key, [predict.to_text().encode("utf-8", "surrogateescape")])
-    return Stream(location.key, predict.chunks())
+        return predict.to_text().encode("utf-8", "surrogateescape")
+    return predict.encode()
+
+
+def belonging_to(weights: State, predict: bytes) -> State:
+    """Note in what an init net holds which predict net it was saved with.
+
+    The two are files of fixed names, so a save that is killed between them would leave the new
+    weights beside the old net.
+    """
+    metadata = {**weights.metadata, PAIR: xxhash.xxh3_128_hexdigest(predict)}
+    return weights.replace(metadata=metadata)

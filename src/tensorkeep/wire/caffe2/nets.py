@@ -109,6 +109,7 @@ def _told(message: Message, but: Iterable[str]) -> str:
 _LONG = 200
 
 
+PAIR = "tensorkeep.predict_net"  # in the metadata of an init net: the XXH3-128 of its predict net
 _INPUTS = "tensorkeep.inputs"
 
 
@@ -180,4 +181,4 @@ def init_beside(location: Location) -> Location | None:
     return location.sibling(f"{head}init_net{tail}") if found else None
 
 
-__all__ = ["Given", "Nets", "init_beside", "take_inputs", "tell_inputs"]
+__all__ = ["PAIR", "Given", "Nets", "init_beside", "take_inputs", "tell_inputs"]

@@ -13,11 +13,13 @@ from contextlib import suppress
 from typing import Any
 
 import numpy.typing as npt
+import xxhash
 
 from tensorkeep import api
 from tensorkeep.database import Database
 from tensorkeep.errors import (
     ArgumentError,
+    CorruptError,
     MissingError,
     TensorKeepError,
     UnknownFormatError,
@@ -29,7 +31,7 @@ from tensorkeep.store import Location
 from tensorkeep.stores import Target, locate
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.caffe2.fills import GIVEN, RANDOM, RULED
-from tensorkeep.wire.caffe2.nets import Nets
+from tensorkeep.wire.caffe2.nets import PAIR, Nets
 
 # How the nets of a pair are called: what the name of the init net has, where that of the predict
 # net has the other.
@@ -168,6 +170,7 @@ def _joined(
     net: State, init: State, location: Location | None, given: Collection[str] = ()
 ) -> State:
     """Put a predict net and the init net beside it together, which makes nothing that is given."""
+    init = _checked(init, location)
     made = _described(net, location, init.where)
     nets = _nets(made)
     if isinstance(init.document, Nets):  # it computes some weights: that comes first then
@@ -183,6 +186,28 @@ def _joined(
         checks={**net.checks, **init.checks},
         close=_closing(net, init),
     )
+
+
+def _checked(init: State, location: Location | None) -> State:
+    """Refuse an init net that was saved with another predict net than the one beside it.
+
+    Raises:
+        CorruptError: it was.
+    """
+    if PAIR not in init.metadata:
+        return init
+    if location is not None:
+        source = location.source
+        hasher = xxhash.xxh3_128(source.read(0, source.size))
+        if hasher.hexdigest() != init.metadata[PAIR]:
+            raise CorruptError(
+                f"is not the net that {init.where} was saved with",
+                where=location.where,
+                cure="A save ended between the two, or it was changed since; to take them "
+                "together all the same, name the init net by weights= (--weights).",
+            )
+    rest = {key: value for key, value in init.metadata.items() if key != PAIR}
+    return init.replace(metadata=rest)
 
 
 def _closing(*states: State) -> Callable[[], None]:
