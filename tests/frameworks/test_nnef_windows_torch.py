@@ -22,6 +22,7 @@ ARRAYS = {
     "o": (1, 4),
 }
 INPUTS = {name: RNG.normal(size=shape).astype(np.float32) for name, shape in ARRAYS.items()}
+LRN = "alpha = 0.1, beta = 0.75, bias = 2.0"
 AROUND = "padding = [(0, 0), (0, 0), (1, 1), (1, 1)]"
 
 
@@ -55,8 +56,7 @@ def cases() -> list[tuple[str, Callable[..., Any]]]:
          lambda z, **_: functional.interpolate(z, scale_factor=(2, 1, 3), mode="trilinear")),
         ("nearest_upsample(x, factor = [2, 3])",
          lambda x, **_: functional.interpolate(x, scale_factor=(2, 3), mode="nearest")),
-        ("local_response_normalization("
-         "x, size = [1, 3, 1, 1], alpha = 0.1, beta = 0.75, bias = 2.0)",
+        (f"local_response_normalization(x, size = [1, 3, 1, 1], {LRN})",
          lambda x, **_: functional.local_response_norm(x, 3, 0.1, 0.75, 2.0)),
         ("batch_normalization(x, m, 2.0, o, 1.0, epsilon = 0.01)",
          lambda x, m, o, **_: functional.batch_norm(
