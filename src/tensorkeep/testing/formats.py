@@ -228,7 +228,7 @@ def check_truncations(format: Format, value: Any = None, **options: Any) -> int:
     return _check_damage(format, value, options, _truncations)
 
 
-def check_bit_flips(format: Format, value: Any = None, **options: Any) -> int:
+def check_bit_flips(format: Format, value: Any = None, *, every: int = 1, **options: Any) -> int:
     """Check what every single flipped bit of a small file gives.
 
     With checksums, which `load(verify=True)` then checks, it is the right state or a
@@ -237,12 +237,13 @@ def check_bit_flips(format: Format, value: Any = None, **options: Any) -> int:
     Args:
         format: what to check.
         value: the state to save; a small one otherwise.
+        every: flip every so many bits alone: with 7, every place is still met, and every bit.
         options: what the format's `encode` takes.
 
     Returns:
         How many files were tried.
     """
-    return _check_damage(format, value, options, _flips)
+    return _check_damage(format, value, options, _flips, every)
 
 
 def _truncations(data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -257,7 +258,9 @@ def _flips(data: bytes) -> Iterator[tuple[str, bytes]]:
             yield f"bit {bit} of byte {at} flipped", data[:at] + flipped + data[at + 1 :]
 
 
-def _check_damage(format: Format, value: Any, options: Mapping[str, Any], damages: Damages) -> int:
+def _check_damage(
+    format: Format, value: Any, options: Mapping[str, Any], damages: Damages, least: int = 1
+) -> int:
     value = _small(format) if value is None else value
     files = encoded(format, value, **options)
     with api.open(_open_in(format, files)) as state:
@@ -270,7 +273,7 @@ def _check_damage(format: Format, value: Any, options: Mapping[str, Any], damage
     for key in files:
         # Of a folder's files and long ones, which repeat much, a seventh: every place, and every
         # bit of a byte.
-        every = 7 if format.folder or len(files[key]) > _LONG else 1
+        every = 7 if format.folder or len(files[key]) > _LONG else least
         for damage, data in itertools.islice(damages(files[key]), None, None, every):
             tried += 1
             where = f"{format.name}: {key} {damage}"

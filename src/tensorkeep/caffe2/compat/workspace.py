@@ -277,7 +277,7 @@ blobs = _BlobDict()
 
 
 _INSTEAD = {
-    "Predictor": "tensorkeep.run runs a predict net, and a predictor's export.",
+    "Predictor": "Use tensorkeep.run, or tensorkeep.caffe2.load_predictor for its nets.",
     "RunPlan": "Run its nets in order with RunNet.",
     "RunPlanInBackground": "Run its nets in order with RunNet.",
     "InferShapesAndTypes": "Run the net, and ask FetchBlob(name).shape; for Load there is "
