@@ -274,15 +274,14 @@ def _text(words: dict[str, Any]) -> Iterator[bytes]:
 
 
 _APART = 2  # spaces
+_DEEP = 4
 _WIDE = 96
 
 
 def _layout(value: Any, depth: int) -> str:
-    """Write JSON, what is short on one line."""
-    short = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    fits = depth > 4 or len(short) + depth * _APART <= _WIDE or not isinstance(value, dict | list)
-    if fits and (depth > 0 or not isinstance(value, dict)):
-        return short
+    """Write JSON, what is short and what is a list of numbers on one line."""
+    if depth and (depth > _DEEP or not _is_nested(value) or _is_short(value, depth)):
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
     inner = " " * _APART * (depth + 1)
     if isinstance(value, dict):
         rows = [
@@ -295,3 +294,17 @@ def _layout(value: Any, depth: int) -> str:
         opening, closing = "[", "]"
     joined = f",\n{inner}".join(rows)
     return f"{opening}\n{inner}{joined}\n{' ' * _APART * depth}{closing}"
+
+
+def _is_nested(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(isinstance(item, dict | list) for item in value)
+    return isinstance(value, dict)
+
+
+def _is_short(value: Any, depth: int) -> bool:
+    """Whether it fits into a line; what has many parts is not written to see that."""
+    if len(value) * 4 > _WIDE:
+        return False
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return len(text) + depth * _APART <= _WIDE
