@@ -113,7 +113,7 @@ def test_a_graph_of_many_operations_is_translated_quickly() -> None:
     started = time.process_time()
     model, _ = translated(read(graph(f"a0 = neg(x);\n{lines}y = neg(a1999);")))
     assert len(graph_of(model).model.graph.node) == 8 * 1999 + 2
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 20
 
 
 def test_inputs_and_outputs_keep_their_order_and_names() -> None:

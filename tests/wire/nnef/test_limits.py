@@ -59,7 +59,7 @@ def test_bombs(text: str, message: str) -> None:
     start = time.process_time()
     with pytest.raises(TensorKeepError, match=message):
         Document.parse(text)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 20
 
 
 def test_what_is_long_but_honest_is_read() -> None:
