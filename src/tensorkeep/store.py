@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from tensorkeep.errors import UnsafeError
+from tensorkeep.errors import ArgumentError, UnsafeError
 from tensorkeep.source import Source
 
 
@@ -115,6 +115,35 @@ class Store(ABC):
     def close(self) -> None:
         """Release the store; what was not committed is forgotten."""
         self.rollback()
+
+
+class ReadOnlyStore(Store):
+    """What is read alone, such as the members of an archive; writing to it is refused.
+
+    A subclass has `keys` and `get`, and says in `fixed` why nothing is written.
+    """
+
+    fixed: ClassVar[str]
+
+    def put(
+        self,
+        key: str,
+        chunks: Chunks,
+        *,
+        size: int | None = None,
+        durable: bool = True,
+        progress: Progress | None = None,
+    ) -> None:
+        raise ArgumentError(self.fixed, where=self.where)
+
+    def delete(self, key: str) -> None:
+        raise ArgumentError(self.fixed, where=self.where)
+
+    def commit(self) -> None:
+        raise ArgumentError(self.fixed, where=self.where)
+
+    def rollback(self) -> None:
+        """Do nothing: nothing can have been put."""
 
 
 @dataclass(frozen=True)

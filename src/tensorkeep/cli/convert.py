@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tensorkeep import api, mapping, models
-from tensorkeep.cli.dialects import describe_remarks, parse_constants, parse_shapes, say_remarks
+from tensorkeep.cli.dialects import (
+    WeightsOption,
+    describe_remarks,
+    parse_constants,
+    parse_shapes,
+    say_remarks,
+)
 from tensorkeep.cli.progress import progress
 from tensorkeep.cli.terminal import JsonOption, clean, say, say_json, several, size
 from tensorkeep.convert import File, conversion
@@ -91,12 +97,7 @@ def convert(
             help="Fix an input of a model that is translated; repeatable.",
         ),
     ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="The weights of a Caffe2 net, where they are not beside it."
-        ),
-    ] = None,
+    weights: WeightsOption = None,
     check: Annotated[
         str | None,
         typer.Option(

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Annotated, Any
 
 import numpy.typing as npt
+import typer
 
 from tensorkeep import api
 from tensorkeep.cli.terminal import clean, dim, say
 from tensorkeep.errors import ArgumentError, MissingError
+
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="The weights of a Caffe2 net, where they are not beside it."),
+]
 
 Remark = tuple[str, str, str]
 _SHOWN = 12  # remarks of a kind

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import typer
 
 from tensorkeep import api, models
-from tensorkeep.cli.dialects import parse_shapes
+from tensorkeep.cli.dialects import WeightsOption, parse_shapes
 from tensorkeep.cli.inputs import Part, find_image_input, take_inputs
 from tensorkeep.cli.measuring import Times, say_times, time_runs
 from tensorkeep.cli.progress import progress
@@ -94,12 +94,7 @@ def run(
         list[str] | None,
         typer.Option("--provider", metavar="NAME", help="Where to run, such as cuda. Repeatable."),
     ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="The weights of a Caffe2 net, where they are not beside it."
-        ),
-    ] = None,
+    weights: WeightsOption = None,
     shapes: Annotated[
         list[str] | None,
         typer.Option(

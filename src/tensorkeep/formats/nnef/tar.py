@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tensorkeep.errors import (
-    ArgumentError,
     CorruptError,
     MissingError,
     UnsafeError,
@@ -22,7 +21,7 @@ from tensorkeep.errors import (
 )
 from tensorkeep.source import Source, Window
 from tensorkeep.state import MAX_TENSORS
-from tensorkeep.store import Chunks, Progress, Store
+from tensorkeep.store import ReadOnlyStore
 
 BLOCK = 512
 SIGN = slice(257, 262)  # where a header says b"ustar"
@@ -30,7 +29,6 @@ SIGN = slice(257, 262)  # where a header says b"ustar"
 _MOST_MEMBERS = MAX_TENSORS + 100_000
 _MOST_EXTENDED = 64 << 10  # bytes of a long name or of pax records
 _HEAD = 256  # bytes of each member that are kept with its place
-_FIXED = "an archive is read here, not written"
 _LINKS = {b"1": "a hard link", b"2": "a link"}
 _DEVICES = {b"3": "a device", b"4": "a device", b"6": "a pipe"}
 
@@ -199,7 +197,7 @@ class _File(Window):
         return super()._read(start, stop)
 
 
-class TarFolder(Store):
+class TarFolder(ReadOnlyStore):
     """The files of an archive by their names; read only.
 
     Args:
@@ -209,6 +207,8 @@ class TarFolder(Store):
         CorruptError: it is damaged, or has a name twice.
         UnsafeError: it could reach beyond itself.
     """
+
+    fixed = "an archive is read here, not written"
 
     def __init__(self, source: Source) -> None:
         self.where = source.where
@@ -226,26 +226,6 @@ class TarFolder(Store):
         if key not in self._members:
             raise MissingError(f"there is no member {key!r:.80}", where=self.where)
         return _File(self._source, self._members[key])
-
-    def put(
-        self,
-        key: str,
-        chunks: Chunks,
-        *,
-        size: int | None = None,
-        durable: bool = True,
-        progress: Progress | None = None,
-    ) -> None:
-        raise ArgumentError(_FIXED, where=self.where)
-
-    def delete(self, key: str) -> None:
-        raise ArgumentError(_FIXED, where=self.where)
-
-    def commit(self) -> None:
-        raise ArgumentError(_FIXED, where=self.where)
-
-    def rollback(self) -> None:
-        """Do nothing: nothing can have been put."""
 
 
 def member_header(name: str, size: int) -> bytes:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tensorkeep.errors import ArgumentError, MissingError, TensorKeepError
+from tensorkeep.errors import MissingError, TensorKeepError
 from tensorkeep.formats.zarr.hierarchy import ROOTS
 from tensorkeep.source import Source
-from tensorkeep.store import Chunks, Location, Progress, Store
+from tensorkeep.store import Location, ReadOnlyStore
 from tensorkeep.wire.zip import MAGIC, member_names, open_member, read_directory
-
-_FIXED = "a zip archive is read here, not written"
 
 
 def root_in_zip(location: Location) -> str:
@@ -24,7 +22,7 @@ def root_in_zip(location: Location) -> str:
     return next((name for name in ROOTS if name.encode() in names), "")
 
 
-class ZipFolder(Store):
+class ZipFolder(ReadOnlyStore):
     """The members of an archive by their names.
 
     Args:
@@ -33,6 +31,8 @@ class ZipFolder(Store):
     Raises:
         CorruptError: its directory is damaged.
     """
+
+    fixed = "a zip archive is read here, not written"
 
     def __init__(self, location: Location) -> None:
         self.where = location.where
@@ -46,23 +46,3 @@ class ZipFolder(Store):
         if key not in self._members:
             raise MissingError(f"there is no member {key!r:.80}", where=self.where)
         return open_member(self._source, self._members[key])
-
-    def put(
-        self,
-        key: str,
-        chunks: Chunks,
-        *,
-        size: int | None = None,
-        durable: bool = True,
-        progress: Progress | None = None,
-    ) -> None:
-        raise ArgumentError(_FIXED, where=self.where)
-
-    def delete(self, key: str) -> None:
-        raise ArgumentError(_FIXED, where=self.where)
-
-    def commit(self) -> None:
-        raise ArgumentError(_FIXED, where=self.where)
-
-    def rollback(self) -> None:
-        """Do nothing: nothing can have been put."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
 from tensorkeep.models.exchange.caffe2_to_onnx.activations import scalar
@@ -15,6 +18,19 @@ _TINY = 1e-12  # what Caffe2 takes at least as the length of a vector
 _LARGEST = 1 << 31
 
 
+def _of_channels(
+    op: Operator, to: Writer, operator: str, rest: Iterable[int], **attributes: Any
+) -> None:
+    """Give the output by an operator that takes channels first, whatever the order is."""
+    x, channels_last = op.input(0), is_channels_last(op)
+    if channels_last:
+        x = to.channels_first(x)
+    inputs = [x, *(op.input(index) for index in rest)]
+    made = to.node(operator, inputs, None if channels_last else op.output(), **attributes)
+    if channels_last:
+        to.channels_last(made, op.output())
+
+
 @TABLE.row("SpatialBN", becomes="BatchNormalization", note="with is_test=1")
 def spatial_bn(op: Operator, to: Writer) -> None:
     """(x - mean) * scale / sqrt(variance + epsilon) + bias, of each channel."""
@@ -26,17 +42,8 @@ def spatial_bn(op: Operator, to: Writer) -> None:
             "Set its argument is_test to 1.",
         )
     op.has("num_batches")
-    x, channels_last = op.input(0), is_channels_last(op)
-    if channels_last:
-        x = to.channels_first(x)
-    made = to.node(
-        "BatchNormalization",
-        [x, *(op.input(index) for index in range(1, 5))],
-        None if channels_last else op.output(),
-        epsilon=op.number("epsilon", 1e-5),
-    )
-    if channels_last:
-        to.channels_last(made, op.output())
+    epsilon = op.number("epsilon", 1e-5)
+    _of_channels(op, to, "BatchNormalization", range(1, 5), epsilon=epsilon)
 
 
 @TABLE.row("InstanceNorm", becomes="InstanceNormalization")
@@ -44,17 +51,8 @@ def instance_norm(op: Operator, to: Writer) -> None:
     """Each channel of each image by its own mean and variance."""
     op.refuse_more(3)
     op.refuse_outputs(1)
-    x, channels_last = op.input(0), is_channels_last(op)
-    if channels_last:
-        x = to.channels_first(x)
-    made = to.node(
-        "InstanceNormalization",
-        [x, op.input(1), op.input(2)],
-        None if channels_last else op.output(),
-        epsilon=op.number("epsilon", 1e-5),
-    )
-    if channels_last:
-        to.channels_last(made, op.output())
+    epsilon = op.number("epsilon", 1e-5)
+    _of_channels(op, to, "InstanceNormalization", range(1, 3), epsilon=epsilon)
 
 
 @TABLE.row("GroupNorm", becomes="GroupNormalization")
@@ -62,18 +60,14 @@ def group_norm(op: Operator, to: Writer) -> None:
     """Groups of channels of each image by their own mean and variance."""
     op.refuse_more(3)
     op.refuse_outputs(1)
-    x, channels_last = op.input(0), is_channels_last(op)
-    if channels_last:
-        x = to.channels_first(x)
-    made = to.node(
+    _of_channels(
+        op,
+        to,
         "GroupNormalization",
-        [x, op.input(1), op.input(2)],
-        None if channels_last else op.output(),
+        range(1, 3),
         epsilon=op.number("epsilon", 1e-5),
         num_groups=op.integer("group", 32),
     )
-    if channels_last:
-        to.channels_last(made, op.output())
 
 
 @TABLE.row("LayerNorm", becomes="ReduceMean, Sub, Mul, Sqrt, Div", note="needs the rank")
