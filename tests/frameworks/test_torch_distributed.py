@@ -58,7 +58,7 @@ def test_one_process(torch: Any, tmp_path: Path) -> None:
 
 
 _RANK = """
-    import sys, torch, torch.distributed as dist, torch.distributed.checkpoint as dcp
+    import os, sys, torch, torch.distributed as dist, torch.distributed.checkpoint as dcp
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.checkpoint.state_dict import get_state_dict
@@ -78,6 +78,7 @@ _RANK = """
         torch.save(plain, f"{folder}/plain.pt")
     dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # all is written; torch's own threads abort some interpreters' exits
 """
 
 
