@@ -24,6 +24,7 @@ BUILTINS: dict[str, tuple[type[Exception], ...]] = {
     "MissingDependencyError": (ImportError,),
     "UnsafeError": (PermissionError,),
     "ClosedError": (ValueError,),
+    "SampleError": (RuntimeError,),
     "ArgumentError": (ValueError, TypeError),
 }
 

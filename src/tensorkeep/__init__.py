@@ -18,20 +18,24 @@ from tensorkeep.verify import verify
 from tensorkeep.version import __version__ as __version__
 
 if _TYPE_CHECKING:
-    from tensorkeep import models
+    from tensorkeep import data, models
+    from tensorkeep.data import Batches
     from tensorkeep.models import run
 
 
 def __getattr__(name: str) -> _Any:
-    # Most programs run no model, and what does takes a while to import.
-    if name == "models":
-        return _import_module("tensorkeep.models")
+    # Most programs run no model or read no training data, and what does takes a while to import.
+    if name in ("data", "models"):
+        return _import_module(f"tensorkeep.{name}")
+    if name == "Batches":
+        return _import_module("tensorkeep.data").Batches
     if name == "run":
         return _import_module("tensorkeep.models").run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
+    "Batches",
     "Checkpointer",
     "DType",
     "Location",
@@ -42,6 +46,7 @@ __all__ = [
     "TensorKeepError",
     "checkpoints",
     "convert",
+    "data",
     "diff",
     "dtype",
     "keep",

@@ -13,6 +13,7 @@
     ├── MissingDependencyError (ImportError)         an optional library is not installed
     ├── UnsafeError (PermissionError) reading on would leave what the caller pointed at
     ├── ClosedError (ValueError)      the state was closed before it was read
+    ├── SampleError (RuntimeError)    a function of the caller's failed for a sample of the data
     └── ArgumentError (ValueError, TypeError, IndexError)   the call itself makes no sense
 
 A message says where, what was found against what was expected, and the cure.
@@ -113,6 +114,10 @@ class ClosedError(TensorKeepError, ValueError):
     """The state, store or source was closed before this was read."""
 
 
+class SampleError(TensorKeepError, RuntimeError):
+    """A function of the caller's, or a process that ran it, failed for a sample of the data."""
+
+
 class ArgumentError(TensorKeepError, ValueError, TypeError, IndexError):
     """An argument is misspelt, of the wrong type or contradicts another."""
 
@@ -126,6 +131,7 @@ __all__ = [
     "MismatchError",
     "MissingDependencyError",
     "MissingError",
+    "SampleError",
     "StoreError",
     "TensorKeepError",
     "TranslationError",

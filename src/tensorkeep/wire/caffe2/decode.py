@@ -198,7 +198,7 @@ def parse_tensor(
         CorruptError: it is not a TensorProto.
     """
     stop = source.size if stop is None else stop
-    record = Record(source, start, stop, where or f"{source.where}: {key!r}")
+    record = Record(source, start, stop, where or f"{source.where}: {key!r}", kind="TensorProto")
     head, fields = Head(), dict[int, Stretches]()
     head.kind = TENSOR
     _parse_tensor(record, start, stop, head, fields)

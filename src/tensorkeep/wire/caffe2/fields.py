@@ -30,15 +30,22 @@ _SIGN = 1 << 63
 class Record:
     """A range of a source, parts of which are held while its fields are walked."""
 
-    __slots__ = ("base", "block", "source", "start", "stop", "where")
+    __slots__ = ("base", "block", "kind", "source", "start", "stop", "where")
 
     def __init__(
-        self, source: Source, start: int, stop: int, where: str, block: bytes | None = None
+        self,
+        source: Source,
+        start: int,
+        stop: int,
+        where: str,
+        block: bytes | None = None,
+        kind: str = "BlobProto",
     ) -> None:
         self.source = source
         self.start = start
         self.stop = stop
         self.where = where
+        self.kind = kind
         self.base = start
         if block is None:
             held = stop if stop - start <= _LARGEST_BLOCK else start + _FIRST_BLOCK
@@ -132,7 +139,7 @@ class Record:
     def refuse(self, at: int, problem: str) -> NoReturn:
         """Raise the error of a field that starts at `at`."""
         raise CorruptError(
-            f"is not a BlobProto: the field at byte {at - self.start} {problem}",
+            f"is not a {self.kind}: the field at byte {at - self.start} {problem}",
             where=self.where,
             cure="The record is damaged, or another program's.",
         )

@@ -1,0 +1,184 @@
+"""Dataset: samples by their number, given many at once. Every kind of source is one of these.
+
+    with tk.data.open("train.lmdb") as dataset:
+        len(dataset), dataset.fields
+        dataset[17]                       # one sample: {"image": array, "label": array}
+        dataset.gather([17, 3, 99])       # a batch: the same fields, each with a first axis of 3
+"""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorkeep.data.stacking import stack
+from tensorkeep.errors import ArgumentError, ClosedError
+
+Rows = npt.NDArray[np.int64]
+Sample = dict[str, Any]
+Batch = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """What is known of a field of every sample.
+
+    Args:
+        dtype: the name of the element type, as `tensorkeep.dtypes` calls it; "" where samples
+            differ or nobody has looked.
+        shape: of one sample; None where samples differ or nobody has looked.
+    """
+
+    dtype: str = ""
+    shape: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        shape = "any shape" if self.shape is None else str(self.shape)
+        return f"{self.dtype or 'any type'}, {shape}"
+
+
+class Dataset(ABC):
+    """Samples by number: what every source of training data is read through.
+
+    Threads may share one. A subclass gives `gather`, or `samples` where samples may differ in
+    shape; the other follows from it. What they give is memory of the caller's own, writable.
+
+    Args:
+        count: how many samples there are.
+        fields: what each of them has, by name; empty where nobody knows before reading.
+        where: names it in messages.
+        kind: what it is, in a word: "safetensors", "lmdb", "tar".
+        block: how many neighbours cost as much to read as one of them, such as the rows of a
+            compressed chunk.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        fields: Mapping[str, Field],
+        *,
+        where: str,
+        kind: str,
+        block: int = 1,
+    ) -> None:
+        self._count = count
+        self.fields = dict(fields)
+        self.where = where
+        self.kind = kind
+        self.block = block
+        self._closed = False
+
+    def __len__(self) -> int:
+        return self._count
+
+    def gather(self, rows: Rows) -> Batch:
+        """Give the samples of some numbers as one batch, in the order of the numbers.
+
+        Args:
+            rows: int64 numbers from 0 up to below the length, checked before; any order, and a
+                number may come twice; may be empty.
+
+        Raises:
+            CorruptError: a sample is damaged; the message names it.
+            UnsupportedError: samples differ in shape or type, and so make no batch.
+        """
+        return stack(self.samples(rows), [self.name(int(row)) for row in rows], self.where)
+
+    def samples(self, rows: Rows) -> list[Sample]:
+        """Give samples one by one, which may differ in shape.
+
+        Raises:
+            CorruptError: a sample is damaged; the message names it.
+        """
+        batch = self.gather(rows)
+        return [{name: values[i] for name, values in batch.items()} for i in range(len(rows))]
+
+    def name(self, row: int) -> str:
+        """Say what messages call a sample: its number, and its key where it has one."""
+        return f"sample {row}"
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hex digits that tell this data from other data, found in milliseconds.
+
+        They cover the names, types and shapes of all fields, the number of samples, the sizes of
+        the files, and their bytes: all of them where the file brings digests of its own, otherwise
+        a sample of them. The path and the time are not part of it.
+        """
+        return self._digest()
+
+    @abstractmethod
+    def _digest(self) -> str: ...
+
+    def verify(self) -> list[str]:
+        """Read everything; say what is damaged, a sentence each, with the sample's name."""
+        from_damage: list[str] = []
+        for row in range(len(self)):
+            try:
+                self.samples(np.array([row], np.int64))
+            except ValueError as error:
+                from_damage.append(str(error))
+        return from_damage
+
+    def __getitem__(self, index: int) -> Sample:
+        """Give one sample, from the end where the number is negative.
+
+        Raises:
+            ArgumentError: there is no such sample (an IndexError too).
+        """
+        try:
+            row = operator.index(index)
+        except TypeError:
+            raise ArgumentError(
+                f"a sample has a number, not {index!r}",
+                where=self.where,
+                cure="gather() takes several.",
+            ) from None
+        return self.samples(self.check(np.array([row])))[0]
+
+    def check(self, rows: npt.ArrayLike | Sequence[int]) -> Rows:
+        """Give numbers as an int64 array, those from the end as those from the start.
+
+        Raises:
+            ArgumentError: there is no sample of such a number.
+            ClosedError: the dataset was closed.
+        """
+        if self._closed:
+            raise ClosedError("was closed before this was read", where=self.where)
+        numbers = np.asarray(rows)
+        if numbers.size == 0:
+            return np.zeros(0, np.int64)
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+            raise ArgumentError(
+                f"samples have numbers, not {numbers.dtype} of shape {numbers.shape}",
+                where=self.where,
+            )
+        wrong = (numbers >= len(self)) | (numbers < -len(self))
+        if wrong.any():
+            raise ArgumentError(
+                f"there is no sample {int(numbers[wrong][0])}: it has {len(self):,}",
+                where=self.where,
+            )
+        found = numbers.astype(np.int64)
+        found[found < 0] += len(self)
+        return found
+
+    def close(self) -> None:
+        """Release what it is read from; batches that were given out stay good."""
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.where!r}, {len(self):,} samples)"

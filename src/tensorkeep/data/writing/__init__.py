@@ -1,0 +1,1 @@
+"""Writing datasets: one file per kind of target."""
