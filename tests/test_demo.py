@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -15,8 +16,8 @@ import pytest
 
 import tensorkeep as tk
 from tensorkeep.demo import Summary, network, process, run, story
-from tensorkeep.demo.digits import FILE, Digits, draw, training_and_held_out
-from tensorkeep.demo.training import start, train_epoch
+from tensorkeep.demo.digits import FILE, draw, training_and_held_out, write_training
+from tensorkeep.demo.training import State, read, start, train_step
 from tensorkeep.errors import ArgumentError, StoreError, TensorKeepError
 from tensorkeep.formats import WRITTEN
 
@@ -33,6 +34,13 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
     lines: list[str] = []
     return Told(run(folder, say=lines.append), folder, lines)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("data") / "training.safetensors"
+    write_training(file)
+    return file
 
 
 def test_digits_are_the_published_ones() -> None:
@@ -75,10 +83,19 @@ def test_gradients_are_the_slopes_of_the_loss() -> None:
             assert gradients[name].reshape(-1)[index] == pytest.approx(slope, rel=1e-4, abs=1e-7)
 
 
-def test_a_stop_between_epochs_changes_no_bit(tmp_path: Path) -> None:
+def test_the_data_is_what_is_not_held_out(data: Path) -> None:
+    training, _ = training_and_held_out()
+    with tk.data.open(data) as dataset:
+        assert len(dataset) == 1437
+        batch = dataset.gather(np.arange(1437))
+    assert np.array_equal(batch["image"], training.images)
+    assert np.array_equal(batch["label"], training.labels)
+
+
+def test_a_stop_between_epochs_changes_no_bit(data: Path, tmp_path: Path) -> None:
     stopped, alone = tmp_path / "stopped", tmp_path / "alone"
     for folder, epochs in ((stopped, 1), (stopped, 2), (alone, 2)):
-        with process.training(folder, epochs) as child:
+        with process.training(folder, data, epochs) as child:
             assert [epoch.epoch for epoch in process.epochs_of(child)][-1] == epochs
     assert _files_of(newest(stopped)) == _files_of(newest(alone))
 
@@ -94,18 +111,29 @@ def _files_of(checkpoint: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in files}
 
 
-@pytest.mark.parametrize("part", ["model", "optimizer", "rng", "average"])
-def test_every_part_of_the_state_is_needed_to_resume(part: str, tmp_path: Path) -> None:
-    training, _ = training_and_held_out()
-    digits = Digits(training.images[:128], training.labels[:128])
-    whole = start()
-    train_epoch(whole, digits)
-    tk.save(whole, tmp_path / "whole.safetensors")
-    without = {**tk.load(tmp_path / "whole.safetensors"), part: start()[part]}
-    train_epoch(whole, digits)
-    train_epoch(without, digits)
-    averages = zip(whole["average"].values(), without["average"].values(), strict=True)
-    assert not all(np.array_equal(a, b) for a, b in averages)
+@pytest.mark.parametrize("part", ["model", "optimizer", "data", "average"])
+def test_every_part_of_the_state_is_needed_to_resume(part: str, data: Path, tmp_path: Path) -> None:
+    with read(data) as batches, tk.Checkpointer(tmp_path) as checkpointer:
+        state = start(batches)
+        train(state, 2)
+        checkpointer.save(2, state)
+        train(state, 3)
+    for wanted in (part, ""):
+        with read(data) as batches, tk.Checkpointer(tmp_path) as checkpointer:
+            again = start(batches)
+            like = {name: value for name, value in again.items() if name != wanted}
+            restored = checkpointer.restore(like={**like, "losses": None}, partial=True)
+            assert restored is not None
+            again |= restored.state
+            assert (wanted == "data") == (batches.sample == 0)
+            train(again, 3)
+        averages = zip(state["average"].values(), again["average"].values(), strict=True)
+        assert all(np.array_equal(a, b) for a, b in averages) == (not wanted)
+
+
+def train(state: State, steps: int) -> None:
+    for batch in itertools.islice(state["data"], steps):
+        train_step(state, batch)
 
 
 def test_it_is_killed_in_the_middle_of_a_save(told: Told) -> None:
@@ -113,6 +141,11 @@ def test_it_is_killed_in_the_middle_of_a_save(told: Told) -> None:
     assert kill.unfinished.startswith(".step-0000")
     assert kill.unfinished.endswith(".tmp")
     assert 5 <= kill.epoch < told.summary.epochs
+    assert kill.step % 16 == 0
+    assert kill.sample == (kill.step - 23 * (kill.epoch - 1)) * 64
+    assert any(
+        f"epoch {kill.epoch}, sample {kill.sample:,} of 1,437" in line for line in told.lines
+    )
     assert any(kill.unfinished in line for line in told.lines)
 
 
@@ -188,29 +221,29 @@ def test_drawing_puts_images_side_by_side() -> None:
 
 
 def test_the_process_imports_nothing_from_the_current_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("tensorkeep", "numpy", "json"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('a stranger')")
     monkeypatch.chdir(tmp_path)
-    with process.training(Path("run"), 1) as child:
+    with process.training(Path("run"), data, 1) as child:
         epochs = list(process.epochs_of(child))
     assert [epoch.epoch for epoch in epochs] == [1]
-    assert tk.load(newest(tmp_path / "run"))["epoch"] == 1
+    assert tk.load(newest(tmp_path / "run"))["optimizer"]["step"] == 23
 
 
-def test_a_failing_process_says_why(tmp_path: Path) -> None:
+def test_a_failing_process_says_why(data: Path, tmp_path: Path) -> None:
     file = tmp_path / "run"
     file.write_bytes(b"not a folder")
     with (
-        process.training(file, 1) as child,
+        process.training(file, data, 1) as child,
         pytest.raises(TensorKeepError, match=r"status 1: .*run: cannot be written"),
     ):
         list(process.epochs_of(child))
 
 
-def test_a_finished_process_is_not_called_killed(tmp_path: Path) -> None:
-    with process.training(tmp_path / "run", 1) as child:
+def test_a_finished_process_is_not_called_killed(data: Path, tmp_path: Path) -> None:
+    with process.training(tmp_path / "run", data, 1) as child:
         list(process.epochs_of(child))
         assert process.kill_in_save(child, tmp_path / "run") is None
 
@@ -240,9 +273,9 @@ def test_an_interruption_leaves_the_last_good_state_alone(tmp_path: Path) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, say=interrupt)
-    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+    assert {path.name for path in tmp_path.iterdir()} == {"digits", "training-digits.safetensors"}
     assert not list((tmp_path / "digits").glob(".step-*"))
-    assert tk.load(newest(tmp_path / "digits"), verify=True)["epoch"] >= 5
+    assert tk.load(newest(tmp_path / "digits"), verify=True)["optimizer"]["step"] >= 112
 
 
 INTERRUPTED = """

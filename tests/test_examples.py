@@ -39,6 +39,14 @@ SHOWN = {
         "written: model.json, model.npz, model.safetensors",
         "encoder.weight differs by 0.25 at (3, 5)",
     ],
+    "data_resume": [
+        "1,000 samples, number, x, y",
+        "the same sample in LMDB and in the tar: True",
+        "epoch 1, sample 576: goes on with 4 ranks",
+        "the same samples in the same order as without the stop: True",
+        "each of them once in an epoch: True",
+        "the same weights: True",
+    ],
     "exchange": [
         "NNEF   the same numbers: True",
         "Caffe2 the same weights under their names: True",
@@ -62,15 +70,40 @@ SHOWN = {
     ],
 }
 
+# Those that need a large library, which may warn for reasons of its own, and what they print.
+RESUMED = [
+    "resumed at step 30: epoch 1, sample 320",
+    "the same weights as without the stop: True",
+]
+WITH = {
+    "data_jax_loop": ("jax", RESUMED),
+    "data_torch_loop": (
+        "torch",
+        [*RESUMED, "batches of a DataLoader: 20", "shape of a batch: (32, 4)"],
+    ),
+}
+
 
 def test_every_example_is_checked() -> None:
-    assert {file.stem for file in EXAMPLES.glob("*.py")} == SHOWN.keys()
+    assert {file.stem for file in EXAMPLES.glob("*.py")} == SHOWN.keys() | WITH.keys()
 
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_it_runs(name: str, tmp_path: Path) -> None:
+    _run(name, SHOWN[name], tmp_path, "-W", "error")
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("name", WITH)
+def test_it_runs_with_its_library(name: str, tmp_path: Path) -> None:
+    library, shown = WITH[name]
+    pytest.importorskip(library)
+    _run(name, shown, tmp_path)
+
+
+def _run(name: str, shown: list[str], tmp_path: Path, *options: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLES / f"{name}.py"],
+        [sys.executable, *options, EXAMPLES / f"{name}.py"],
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
@@ -82,5 +115,5 @@ def test_it_runs(name: str, tmp_path: Path) -> None:
     # ONNX Runtime keeps a file of its own among the temporary ones, whatever it is used for.
     assert {file.name for file in tmp_path.iterdir()} <= {".ses"}
     printed = done.stdout.splitlines()
-    for line in SHOWN[name]:
+    for line in shown:
         assert line in printed

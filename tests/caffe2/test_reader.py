@@ -3,17 +3,23 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.caffe2.golden_cases import DATA
+from tests.message.reference import message_classes
 
+import tensorkeep as tk
 from tensorkeep.caffe2 import (
+    Blob,
     DBReader,
+    DBReaderState,
     Workspace,
     create_operator,
+    deserialize_blob,
     extract,
     load,
     save,
@@ -21,7 +27,7 @@ from tensorkeep.caffe2 import (
 )
 from tensorkeep.errors import ArgumentError, CorruptError, MissingError
 from tensorkeep.message import Message
-from tensorkeep.wire.caffe2.schema import BLOB, TENSORS
+from tensorkeep.wire.caffe2.schema import BLOB, DB_READER, TENSORS
 
 ENTRIES = json.loads((DATA / "MANIFEST.json").read_text())["entries"]
 RUNS = [run for entry in ENTRIES if entry["file"] == "tensorprotos.minidb" for run in entry["runs"]]
@@ -162,8 +168,8 @@ def test_a_reader_is_saved_and_loaded(tmp_path: Path, path: Path) -> None:
     ws.run(create_operator("Save", ["rd"], **saved))
     ws.reset()
     ws.run(create_operator("Load", [], ["rd"], **saved))
-    ws.run(create_operator("Load", ["rd"], ["r0"]))
-    assert ws.fetch("r0") == b"0"
+    ws.run(create_operator("Load", ["rd"], ["r1"]))
+    assert ws.fetch("r1") == b"1"
     assert load(tmp_path / "y.minidb")["rd"].source == str(path)
 
 
@@ -215,3 +221,73 @@ def test_a_saved_reader_has_the_name_it_is_saved_as(path: Path, tmp_path: Path) 
     message = Message.parse(BLOB, serialize_blob("bare", ws.blob("rd")))
     # As Caffe2 writes it: its DBReaderProto begins with the name.
     assert message.content.startswith(b"\n\x04bare\x12")
+
+
+@pytest.mark.parametrize(("shards", "shard"), [(1, 0), (2, 1), (3, 0), (3, 2), (5, 4)])
+@pytest.mark.parametrize("read", range(7))
+def test_a_saved_reader_goes_on_with_its_shard(
+    path: Path, tmp_path: Path, shards: int, shard: int, read: int
+) -> None:
+    reader = DBReader("minidb", str(path), num_shards=shards, shard_id=shard)
+    keys(reader, read)
+    save({"rd": Blob("DBReader", reader)}, tmp_path / "r.minidb")
+    state = load(tmp_path / "r.minidb")["rd"]
+    assert state == replace(reader.state, name="rd")
+    again = DBReader.of(state)
+    expected = keys(reader, 7)
+    assert keys(again, 7) == expected
+    again.restore(state)
+    assert keys(again, 7) == expected
+
+
+def test_the_shard_and_place_of_a_reader_in_a_sorted_database(tmp_path: Path) -> None:
+    path = tmp_path / "x.sqlite"
+    save({name: name.encode() for name in "edcba"}, path, "sqlite")
+    reader = DBReader("sqlite", str(path), num_shards=2, shard_id=1)
+    assert keys(reader, 1) == "b"
+    assert reader.state == DBReaderState("", str(path), "sqlite", "d", 2, 1)
+    assert keys(DBReader.of(reader.state), 4) == "d b d b"
+
+
+def test_caffe2_skips_what_it_has_no_field_for(path: Path) -> None:
+    reader = DBReader("minidb", str(path), num_shards=3, shard_id=2)
+    content = bytes(Message.parse(BLOB, serialize_blob("rd", Blob("DBReader", reader))).content)
+    message = message_classes({"DBReaderProto": DB_READER})["DBReaderProto"].FromString(content)
+    assert (message.name, message.source, message.db_type) == ("rd", str(path), "minidb")
+    assert not message.HasField("key")
+    assert Message.parse(DB_READER, content).unknown()
+    usual = serialize_blob("rd", Blob("DBReader", DBReader("minidb", str(path))))
+    assert not Message.parse(DB_READER, Message.parse(BLOB, usual).content).unknown()
+
+
+def test_a_reader_at_the_end_stays_there(path: Path) -> None:
+    reader = DBReader("minidb", str(path))
+    assert len(list(reader.remaining())) == 5
+    again = DBReader.of(reader.state)
+    assert not again.valid
+    assert again.read()[0] == "r0"
+
+
+def test_a_reader_of_a_database_that_lost_records(path: Path) -> None:
+    state = DBReaderState("", str(path), "minidb", "", 1, 0, 6)
+    with pytest.raises(MissingError, match="5 records, and the reader was at number 6"):
+        DBReader.of(state)
+    reader = DBReader("minidb", str(path))
+    with pytest.raises(ArgumentError, match="shard 0 of 1, and what was saved shard 1 of 2"):
+        reader.restore(replace(state, num_shards=2, shard_id=1))
+
+
+@pytest.mark.parametrize("fields", [(3, 3, 0), (0, 0, 0), (2, -1, 0), (2, 1, -5)])
+def test_a_senseless_saved_shard(fields: tuple[int, int, int]) -> None:
+    blob = Blob("DBReader", DBReaderState("rd", "x", "minidb", "", *fields))
+    with pytest.raises(CorruptError, match="is a reader of shard"):
+        deserialize_blob(serialize_blob("rd", blob))
+
+
+def test_a_reader_keeps_its_place_in_other_formats(path: Path, tmp_path: Path) -> None:
+    reader = DBReader("minidb", str(path), num_shards=2, shard_id=1)
+    reader.read()
+    save({"rd": Blob("DBReader", reader), "w": np.zeros(2)}, tmp_path / "r.minidb")
+    tk.convert(tmp_path / "r.minidb", tmp_path / "r.safetensors")
+    tk.convert(tmp_path / "r.safetensors", tmp_path / "again.minidb")
+    assert load(tmp_path / "again.minidb")["rd"] == replace(reader.state, name="rd")

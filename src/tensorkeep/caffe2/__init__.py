@@ -35,6 +35,9 @@ from tensorkeep.caffe2.operator import (
 )
 from tensorkeep.caffe2.operators.checkpoint import CheckpointOp
 from tensorkeep.caffe2.operators.create_db import CreateDBOp
+from tensorkeep.caffe2.operators.cursor import ReadNextBatchOp, ReadRandomBatchOp
+from tensorkeep.caffe2.operators.dataset import CheckDatasetConsistencyOp
+from tensorkeep.caffe2.operators.db_input import TensorProtosDBInputOp
 from tensorkeep.caffe2.operators.exists import DBExistsOp, DBStatus, examine_db
 from tensorkeep.caffe2.operators.load import LoadOp, load_tensor_inference
 from tensorkeep.caffe2.operators.names import EstimateAllBlobSizesOp, GetAllBlobNamesOp
@@ -71,6 +74,7 @@ __all__ = [
     "Assembly",
     "Blob",
     "BlobState",
+    "CheckDatasetConsistencyOp",
     "CheckpointOp",
     "CreateDBOp",
     "Cursor",
@@ -90,9 +94,12 @@ __all__ = [
     "Operator",
     "PredictorExport",
     "QTensor",
+    "ReadNextBatchOp",
+    "ReadRandomBatchOp",
     "SaveOp",
     "SaveOptions",
     "TensorInfo",
+    "TensorProtosDBInputOp",
     "Transaction",
     "TreeCursor",
     "Workspace",

@@ -1,6 +1,7 @@
-"""DBReader: a place in a database, which Load goes on from.
+"""DBReader: a place in a database, which Load and the input operators go on from.
 
-Facts: caffe2/core/db.h (DBReader).
+A reader that is saved keeps its shard and its place, which Caffe2 forgot; Caffe2 skips both when it
+reads what is saved here. Facts: caffe2/core/db.h (DBReader).
 """
 
 from __future__ import annotations
@@ -8,12 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from tensorkeep.database import Database
 from tensorkeep.errors import ArgumentError, MissingError, TensorKeepError
 from tensorkeep.source import Source
 from tensorkeep.stores import DATABASES, open_database
 from tensorkeep.wire.caffe2.values import Blob, DBReaderState
+
+if TYPE_CHECKING:
+    from tensorkeep.caffe2.operator import Operator
 
 Record = tuple[str, Source]
 
@@ -27,11 +32,12 @@ class DBReader:
         num_shards: how many readers share the records.
         shard_id: which of them this one is: it reads record `shard_id`, then every
             `num_shards`-th behind it.
-        key: where to start in a database that is sorted.
+        key: where it is in a database that is sorted; the shard's first record by default.
+        record: the number of the record that it is at in one that is not; likewise.
 
     Raises:
         ArgumentError: an unknown type, or shards that make no sense.
-        MissingError: the database is not there, or has no record `shard_id`.
+        MissingError: the database is not there, or has no such record.
 
     >>> import tempfile
     >>> from tensorkeep.caffe2 import save
@@ -43,7 +49,14 @@ class DBReader:
     """
 
     def __init__(
-        self, db_type: str, source: str, *, num_shards: int = 1, shard_id: int = 0, key: str = ""
+        self,
+        db_type: str,
+        source: str,
+        *,
+        num_shards: int = 1,
+        shard_id: int = 0,
+        key: str = "",
+        record: int = 0,
     ) -> None:
         if not 0 <= shard_id < num_shards:
             raise ArgumentError(
@@ -63,18 +76,48 @@ class DBReader:
         self._records: Iterator[Record] = iter(())
         self._failure: TensorKeepError | None = None
         self.current: Record | None = None
-        self._start(key)
+        self.passed = 0
+        self._start(key, record or shard_id)
 
     @staticmethod
     def of(state: DBReaderState) -> DBReader:
-        """Open the reader that was saved."""
-        return DBReader(state.db_type, state.source, key=state.key)
+        """Open the reader that was saved, where it was."""
+        return DBReader(
+            state.db_type,
+            state.source,
+            num_shards=state.num_shards,
+            shard_id=state.shard_id,
+            key=state.key,
+            record=state.record,
+        )
 
     @property
     def state(self) -> DBReaderState:
-        """What is saved of a reader: its database, and its place where that is sorted."""
-        key = self.current[0] if self._database.sorted and self.current else ""
-        return DBReaderState("", self.source, self.db_type, key)
+        """What is saved of a reader: its database, its shard and its place."""
+        key, record = "", 0
+        if self._database.sorted:
+            key = self.current[0] if self.current else ""
+        elif self.passed != self.shard_id:
+            record = self.passed
+        shard = (self.num_shards, self.shard_id)
+        return DBReaderState("", self.source, self.db_type, key, *shard, record)
+
+    def restore(self, state: DBReaderState) -> None:
+        """Go to the place of a reader of the same database and shard that was saved.
+
+        Raises:
+            ArgumentError: it is of another database or shard.
+            MissingError: the database no longer has that record.
+        """
+        own = (self.db_type, self.source, self.num_shards, self.shard_id)
+        if (state.db_type, state.source, state.num_shards, state.shard_id) != own:
+            raise ArgumentError(
+                f"this reads shard {self.shard_id} of {self.num_shards}, and what was saved shard "
+                f"{state.shard_id} of {state.num_shards} of {state.source!r}",
+                where=self.source,
+                cure="Open another with DBReader.of(state).",
+            )
+        self._start(state.key, state.record or self.shard_id)
 
     @property
     def valid(self) -> bool:
@@ -89,11 +132,13 @@ class DBReader:
         """
         if self._failure is not None:
             raise self._failure
+        before = self.current
         try:
             self.current = next(self._records, None)
         except TensorKeepError as error:
             self._failure = error
             raise
+        self.passed += before is not None
 
     def rewind(self) -> None:
         """Go back to the first record of the shard.
@@ -101,7 +146,7 @@ class DBReader:
         Raises:
             MissingError: the database has no record `shard_id`.
         """
-        self._start("")
+        self._start("", self.shard_id)
 
     def read(self) -> Record:
         """Give the record at its place and go on to the shard's next, from the end to its first.
@@ -134,16 +179,23 @@ class DBReader:
         """Close the database."""
         self._database.close()
 
-    def _start(self, key: str) -> None:
+    def _start(self, key: str, record: int) -> None:
         database = self._database
         self._failure = None
+        self.current = None
+        self.passed = 0  # records before the one it is at, from where the search for a key ended
         self._records = database.records(start=key) if key else database.records()
         self.next()
-        for skipped in range(self.shard_id):
+        if key:
+            return
+        while self.passed < record and self.valid:
             self.next()
-            if self.current is None:
-                problem = f"has {skipped + 1} records, and none for shard {self.shard_id}"
-                raise MissingError(problem, where=self.source, cure="Use fewer shards.")
+        if 0 < self.shard_id >= self.passed and not self.valid:
+            problem = f"has {self.passed} records, and none for shard {self.shard_id}"
+            raise MissingError(problem, where=self.source, cure="Use fewer shards.")
+        if self.passed < record:
+            problem = f"has {self.passed:,} records, and the reader was at number {record:,}"
+            raise MissingError(problem, where=self.source, cure="Make a new reader with CreateDB.")
 
     def __repr__(self) -> str:
         place = f"at {self.current[0]!r}" if self.current else "at its end"
@@ -162,3 +214,23 @@ def storable(name: str, blob: Blob) -> Blob:
     if isinstance(value, DBReaderState):
         return Blob(blob.kind, replace(value, name=name), blob.device)
     return blob
+
+
+def reader_of(operator: Operator, index: int) -> DBReader:
+    """Give the reader that is an input of an operator; one that was loaded is opened for it.
+
+    Raises:
+        ArgumentError: the input is no DBReader.
+        MissingError: the database of one that was loaded is not there.
+    """
+    name, blob = operator.inputs[index], operator.input(index)
+    if isinstance(blob.value, DBReaderState):
+        blob = Blob(blob.kind, DBReader.of(blob.value), blob.device)
+        operator.workspace.set(name, blob)
+    if not isinstance(blob.value, DBReader):
+        raise ArgumentError(
+            f"the input {name!r} is a {blob.kind}, not a DBReader",
+            where=operator.where,
+            cure="Make one with CreateDB.",
+        )
+    return blob.value

@@ -29,10 +29,10 @@ def demo(
     if anything differs that has to be equal.
 
     With --json the story goes to stderr and its summary to stdout: {"ok", "folder", "trained_on",
-    "held_out", "weights", "epochs", "kill": {"tries", "unfinished", "epoch", "step", "accuracy"},
-    "resumed_identical", "accuracy", "conversions": [{"format", "file", "bytes", "verified",
-    "identical", "difference", "accuracy"}], "skipped": {FORMAT: REASON}, "files": {NAME: BYTES},
-    "seconds"}.
+    "held_out", "weights", "epochs", "kill": {"tries", "unfinished", "epoch", "sample", "step",
+    "accuracy"}, "resumed_identical", "accuracy", "conversions": [{"format", "file", "bytes",
+    "verified", "identical", "difference", "accuracy"}], "skipped": {FORMAT: REASON},
+    "files": {NAME: BYTES}, "seconds"}.
     """
     summary = run(folder, say=warn if as_json else _say)
     if as_json:

@@ -56,9 +56,7 @@ def stack(
     return {key: _column(key, [s[key] for s in samples], names, where) for key in first}
 
 
-def _column(
-    key: str, values: list[Any], names: Sequence[str], where: str
-) -> npt.NDArray[Any]:
+def _column(key: str, values: list[Any], names: Sequence[str], where: str) -> npt.NDArray[Any]:
     if isinstance(values[0], str | bytes | bytearray | memoryview):
         column = np.empty(len(values), object)
         column[:] = [v if isinstance(v, str) else bytes(v) for v in values]
@@ -77,9 +75,8 @@ def _column(
 
 
 def _array(key: str, value: Any, name: str, where: str) -> npt.NDArray[Any]:
-    reader = frameworks.reader()
-    found = reader(value, f"{name}, field {key!r}") if reader is not None else None
-    array = np.asarray(value) if found is None else found
+    found = frameworks.to_array(value, f"{name}, field {key!r}")
+    array = np.asarray(value) if found is None else found[1]
     if array.dtype == object and not (array.size and isinstance(array.reshape(-1)[0], str | bytes)):
         raise UnsupportedError(
             f"the field {key!r} of {name} is a {type(value).__name__}, which makes no array",

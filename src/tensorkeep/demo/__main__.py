@@ -1,6 +1,6 @@
-"""Train as the process that the demo kills: `python -m tensorkeep.demo FOLDER EPOCHS`.
+"""Train as the process that the demo kills: `python -m tensorkeep.demo FOLDER DATA EPOCHS`.
 
-Prints a JSON object per saved epoch. To see the demo itself, run `tensorkeep demo`.
+Prints a JSON object per epoch. To see the demo itself, run `tensorkeep demo`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from tensorkeep.demo.training import State, train
 
 
 def main() -> None:
-    """Train in FOLDER to EPOCHS."""
-    folder, epochs = sys.argv[1:]
-    train(Path(folder), int(epochs), _report)
+    """Train on DATA, in FOLDER, to EPOCHS."""
+    folder, data, epochs = sys.argv[1:]
+    train(Path(folder), Path(data), int(epochs), _report)
 
 
 def _report(state: State) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorkeep.api import load
+from tensorkeep.data.sources import open as open_dataset
+from tensorkeep.data.writing import write
 
 FILE = Path(__file__).with_name("digits.npz")
 _HELD_OUT = 5  # every fifth image is never trained on
@@ -45,6 +47,17 @@ def training_and_held_out() -> tuple[Digits, Digits]:
         Digits(images[~held_out], arrays["labels"][~held_out]),
         Digits(images[held_out], arrays["labels"][held_out]),
     )
+
+
+def write_training(file: Path) -> None:
+    """Write the digits to train on as a data set of its own: `image` and `label` of each.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    training, _ = training_and_held_out()
+    with open_dataset({"image": training.images, "label": training.labels}) as dataset:
+        write(dataset, file)
 
 
 def draw(images: npt.NDArray[Any]) -> list[str]:

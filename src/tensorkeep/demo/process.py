@@ -22,7 +22,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLI
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What the process tells when it has saved an epoch."""
+    """What the process tells at the end of an epoch."""
 
     epoch: int
     step: int
@@ -31,9 +31,10 @@ class Epoch:
 
 
 @contextmanager
-def training(folder: Path, epochs: int) -> Iterator[Process]:
-    """Run the training in a folder up to an epoch; it never outlives this context."""
-    command = [sys.executable, "-P", "-m", "tensorkeep.demo", str(folder.absolute()), str(epochs)]
+def training(folder: Path, data: Path, epochs: int) -> Iterator[Process]:
+    """Run the training on some data up to an epoch; it never outlives this context."""
+    places = [str(folder.absolute()), str(data.absolute())]
+    command = [sys.executable, "-P", "-m", "tensorkeep.demo", *places, str(epochs)]
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -57,7 +58,7 @@ def _environment() -> dict[str, str]:
 
 
 def epochs_of(process: Process) -> Iterator[Epoch]:
-    """Give the epochs as they are saved, until the process ends.
+    """Give the epochs as they end, until the process does.
 
     Raises:
         TensorKeepError: it failed; the message is its own last line.

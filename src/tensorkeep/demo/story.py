@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from tensorkeep import api
-from tensorkeep.checkpoint import checkpoints
+from tensorkeep.checkpoint import Checkpoint, checkpoints
 from tensorkeep.convert import convert
 from tensorkeep.demo import network
-from tensorkeep.demo.digits import Digits, draw, training_and_held_out
+from tensorkeep.demo.digits import Digits, draw, training_and_held_out, write_training
 from tensorkeep.demo.process import Epoch, epochs_of, kill_in_save, training, unfinished
 from tensorkeep.demo.summary import Conversion, Kill, Summary
+from tensorkeep.demo.training import EVERY
 from tensorkeep.diff import diff
 from tensorkeep.errors import (
     ArgumentError,
@@ -35,6 +36,7 @@ _EPOCHS = 16
 _KILL_AFTER = 5  # epochs
 _TRIES = 4
 _RUN = "digits"
+_DATA = "training-digits.safetensors"
 _ALONE = "uninterrupted"
 _WEIGHTS = "weights.safetensors"
 _WIDTH = 100  # of the lines it tells
@@ -84,12 +86,13 @@ def _make(folder: Path) -> None:
 
 def _run(folder: Path, say: Say) -> Summary:
     began = time.monotonic()
-    trained, alone = folder / _RUN, folder / _ALONE
+    trained, alone, data = folder / _RUN, folder / _ALONE, folder / _DATA
     trained_on, held_out = training_and_held_out()
+    write_training(data)
     try:
-        kill = _train_and_kill(trained, len(trained_on), say)
-        _resume(trained, kill, say)
-        same = _compare_with_uninterrupted(trained, alone, say)
+        kill = _train_and_kill(trained, data, len(trained_on), say)
+        _resume(trained, data, kill, len(trained_on), say)
+        same = _compare_with_uninterrupted(trained, alone, data, say)
     finally:
         for each in (folder, trained, alone):
             sweep(each)  # what is left where this process is stopped itself
@@ -120,14 +123,14 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in inner)
 
 
-def _train_and_kill(run: Path, count: int, say: Say) -> Kill:
-    say(f"1. Train a small convolutional network on {count:,} handwritten digits")
-    say("   After each epoch its process saves a checkpoint of everything it needs to go on:")
-    say("   weights, their running average, Adam's moments, the random generator, the history.")
-    left, tries = _train_until_killed(run, say), 1
+def _train_and_kill(run: Path, data: Path, count: int, say: Say) -> Kill:
+    say(f"1. Train a small convolutional network on {count:,} handwritten digits, shuffled anew")
+    say(f"   for each epoch. Every {EVERY} steps its process saves a checkpoint of all it needs to")
+    say("   go on: weights, their average, Adam's moments, the history, the place in the data.")
+    left, tries = _train_until_killed(run, data, say), 1
     while left is None and tries < _TRIES:
         say("   The save was over before the signal arrived. Again, from where it stopped:")
-        left, tries = _train_until_killed(run, say), tries + 1
+        left, tries = _train_until_killed(run, data, say), tries + 1
     say("")
     say("2. Kill it (SIGKILL) in the middle of a save")
     if left is None:
@@ -135,56 +138,63 @@ def _train_and_kill(run: Path, count: int, say: Say) -> Kill:
     else:
         say(f"   left behind   {left.name}, unfinished")
     newest = _newest(run)
-    good = api.load(newest, verify=True)
+    good = api.load(newest.path, verify=True)
     kill = Kill(
         tries=tries,
         unfinished=left.name if left else "",
-        epoch=good["epoch"],
+        epoch=good["data"]["epoch"] + 1,
+        sample=good["data"]["sample"],
         step=good["optimizer"]["step"],
-        accuracy=good["history"][-1]["accuracy"],
+        accuracy=float(newest.metrics["accuracy"]),
     )
-    say(f"   still good    {newest.name}: epoch {kill.epoch}, every tensor verified")
+    name = Path(newest.path).name
+    say(f"   still good    {name}: {_place(kill, count)}, every tensor verified")
     return kill
 
 
-def _newest(run: Path) -> Path:
-    return Path([row for row in checkpoints(run) if row.ok][-1].path)
+def _place(kill: Kill, count: int) -> str:
+    return f"epoch {kill.epoch}, sample {kill.sample:,} of {count:,}"
 
 
-def _train_until_killed(run: Path, say: Say) -> Path | None:
-    with training(run, _EPOCHS) as process:
-        for saved in epochs_of(process):
-            _say_epoch(saved, say)
-            if saved.epoch >= _KILL_AFTER:
+def _newest(run: Path) -> Checkpoint:
+    return [row for row in checkpoints(run) if row.ok][-1]
+
+
+def _train_until_killed(run: Path, data: Path, say: Say) -> Path | None:
+    with training(run, data, _EPOCHS) as process:
+        for done in epochs_of(process):
+            _say_epoch(done, say)
+            if done.epoch >= _KILL_AFTER:
                 return kill_in_save(process, run)
     return None
 
 
-def _resume(run: Path, kill: Kill, say: Say) -> None:
+def _resume(run: Path, data: Path, kill: Kill, count: int, say: Say) -> None:
     say("")
-    say(f"3. Resume in a new process, from step {kill.step}")
-    with training(run, _EPOCHS) as process:
-        for saved in epochs_of(process):
-            _say_epoch(saved, say)
+    say(f"3. Resume in a new process, from step {kill.step}: {_place(kill, count)}")
+    say("   It goes on with the very next batch, in the order that the epoch had.")
+    with training(run, data, _EPOCHS) as process:
+        for done in epochs_of(process):
+            _say_epoch(done, say)
     if kill.unfinished and not unfinished(run):
         say("   It removed the unfinished checkpoint. Kept are the newest two and the best:")
     for row in checkpoints(run):
         say(f"   {row.step:8}   {row.size / 1000:,.0f} kB   accuracy {row.metrics['accuracy']:.4f}")
 
 
-def _say_epoch(saved: Epoch, say: Say) -> None:
-    bar = "#" * round(30 * saved.accuracy)
+def _say_epoch(done: Epoch, say: Say) -> None:
+    bar = "#" * round(30 * done.accuracy)
     say(
-        f"   epoch {saved.epoch:2}   loss {saved.loss:.4f}   accuracy {saved.accuracy:.4f} "
-        f" |{bar:<30}|  saved"
+        f"   epoch {done.epoch:2}   loss {done.loss:.4f}   accuracy {done.accuracy:.4f} "
+        f" |{bar:<30}|"
     )
 
 
-def _compare_with_uninterrupted(run: Path, alone: Path, say: Say) -> bool:
-    with training(alone, _EPOCHS) as process:
+def _compare_with_uninterrupted(run: Path, alone: Path, data: Path, say: Say) -> bool:
+    with training(alone, data, _EPOCHS) as process:
         for _ in epochs_of(process):
             pass
-    ours, theirs = _newest(run), _newest(alone)
+    ours, theirs = Path(_newest(run).path), Path(_newest(alone).path)
     names = sorted(path.name for path in ours.iterdir() if path.name != _TIMED)
     _, *differing = filecmp.cmpfiles(ours, theirs, names, shallow=False)
     same = ours.name == theirs.name and not any(differing)
@@ -196,7 +206,7 @@ def _compare_with_uninterrupted(run: Path, alone: Path, say: Say) -> bool:
 def _trained(run: Path) -> network.Weights:
     """Load what is used to recognise digits: the running average of the weights."""
     average = "average."
-    arrays = api.load(_newest(run), names=f"{average}*", verify=True)
+    arrays = api.load(_newest(run).path, names=f"{average}*", verify=True)
     return {name.removeprefix(average): array for name, array in arrays.items()}
 
 

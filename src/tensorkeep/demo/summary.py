@@ -10,12 +10,14 @@ class Kill:
     """How the training was killed, and the last good state that was left to go on from.
 
     `unfinished` is the hidden folder that the killed save was writing, which proves that a save was
-    under way; empty where none of the tries caught one.
+    under way; empty where none of the tries caught one. `epoch`, the first being 1, and `sample`
+    are how far through the data that state is.
     """
 
     tries: int
     unfinished: str
     epoch: int
+    sample: int
     step: int
     accuracy: float
 

@@ -14,13 +14,14 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 from weakref import ReferenceType, ref
 
 import numpy as np
 
-from tensorkeep.database.engine import SMALL, Engine, Page, Snapshot, closed
+from tensorkeep.database.engine import SMALL, Engine, Page, Snapshot, closed, explaining
+from tensorkeep.database.opening import share
 from tensorkeep.database.sorted import SortedDatabase
 from tensorkeep.database.staging import Staging
 from tensorkeep.errors import (
@@ -30,10 +31,13 @@ from tensorkeep.errors import (
     TensorKeepError,
 )
 from tensorkeep.optional import require
-from tensorkeep.wire.lmdb import check_pages, looks_like_lmdb, newest_commit
+from tensorkeep.source import FileSource
+from tensorkeep.wire.lmdb import check_pages, looks_like_lmdb, newest_commit, newest_meta
 
 _MAP_SIZE = 1 << 40
 _LEAST_MAP_SIZE = 1 << 20
+_META_PAGES = 64 << 10  # bytes that have both of the first pages, however large those are
+_TRIES = 100
 _PROBE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
 
 
@@ -47,19 +51,36 @@ class LmdbEngine(Engine):
         super().__init__(path, options, writable=writable or _is_writable(path), create=create)
         self._gate = _Gate()
         self._newest: ReferenceType[LmdbSnapshot] | None = None
-        if not create:
+        self._checked = create or not options.get("unchecked", False)
+        if self._checked and not create:
             _check(path)
+        elif not create:
+            newest_commit(_map(_file_of(path)), path)
         self._env = _open(path, _map_size(options), writable=self.writable, create=create)
         self.handle.push(self._env.close)
         if self.writable:
             self._env.reader_check()  # those of killed processes would hold pages for ever
 
     def take(self) -> LmdbSnapshot:
+        self._check()
         newest = self._newest() if self._newest is not None else None
         if newest is None or newest.number != self._env.info()["last_txnid"]:
             newest = LmdbSnapshot(self, self._gate, self._begin(write=False))
             self._newest = ref(newest)
         return newest
+
+    def pin(self) -> LmdbSnapshot:
+        """Begin a read transaction for who reads the file itself, and asks the library nothing."""
+        with self._lock:
+            snapshot = LmdbSnapshot(self, self._gate, self._begin(write=False))
+            self._snapshots.add(snapshot)
+            return snapshot
+
+    def _check(self) -> None:
+        """Check the pages, where that was left for when the library is to follow them."""
+        if not self._checked:
+            _check(self.path)
+            self._checked = True
 
     def _begin(self, *, write: bool) -> Any:
         try:
@@ -69,6 +90,7 @@ class LmdbEngine(Engine):
             return self._env.begin(write=write, buffers=True)
 
     def apply(self, staging: Staging, *, durable: bool) -> None:
+        self._check()
         while True:
             try:
                 self._apply(staging)
@@ -134,6 +156,17 @@ class LmdbSnapshot(Snapshot):
         self.transaction = transaction
         self.number: int = transaction.id()
         self._gate = gate
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Let nothing happen meanwhile to the pages of this commit in the file.
+
+        Raises:
+            StoreError: something has happened to them already.
+        """
+        with self._gate:
+            self._now()
+            yield
 
     def _now(self) -> Any:
         """Give the transaction, to be used inside the gate."""
@@ -225,6 +258,68 @@ class LmdbDatabase(SortedDatabase):
         return os.path.isfile(path) and looks_like_lmdb(_head(path))
 
 
+class LmdbFile:
+    """The file of an LMDB database and what it says of its newest commit, which stays as it is.
+
+    A read transaction of the library keeps writers from taking the pages of the commit. It is held
+    until `close`, and meanwhile the file of a database that is written to grows. Where the place is
+    read-only the library can note no transaction: there, nobody may write to the database.
+
+    Args:
+        path: the folder of the database, or its file.
+
+    Raises:
+        CorruptError: its first pages are damaged.
+        StoreError: it cannot be opened, or is changed faster than it is.
+    """
+
+    def __init__(self, path: str) -> None:
+        real = os.path.realpath(path)
+        self.where = path
+        engine = share(LmdbEngine, real, path, {"unchecked": True}, writable=False)
+        assert isinstance(engine, LmdbEngine)
+        self._engine: LmdbEngine | None = engine
+        try:
+            name = _file_of(real)
+            self.source = FileSource(name)
+            for _ in range(_TRIES):
+                with explaining(engine, path):
+                    self.snapshot = engine.pin()
+                # Which holds all pages of the commit, as a file that was opened before may not.
+                self.source.close()
+                self.source = FileSource(name)
+                head = self.source.read(0, min(self.source.size, _META_PAGES))
+                self.meta = newest_meta(head, path)
+                if self.meta.number == self.snapshot.number:
+                    return
+            raise StoreError("is changed all the time by another process", where=path)
+        except BaseException:
+            self.close()
+            raise
+
+    def unchanged(self) -> AbstractContextManager[None]:
+        """Let nothing happen meanwhile to the pages of the commit.
+
+        Raises:
+            StoreError: something has happened to them already.
+            ClosedError: it was closed.
+        """
+        if self._engine is None:
+            raise closed(self.where)
+        return self.snapshot.unchanged()
+
+    def close(self) -> None:
+        """End the transaction; a second time does nothing."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            self.__dict__.pop("snapshot", None)
+            engine.leave()
+
+    def __del__(self) -> None:
+        if getattr(self, "_engine", None) is not None:
+            self.close()
+
+
 def _library() -> Any:
     cure = "Install it with pip install 'tensorkeep[lmdb]'."
     return require("lmdb", "LMDB databases need the package lmdb", cure)
@@ -270,7 +365,7 @@ def _check(path: str) -> None:
     Raises:
         CorruptError: the file is damaged or cut short.
     """
-    name = os.path.join(path, "data.mdb") if os.path.isdir(path) else path
+    name = _file_of(path)
     seen = None
     while True:
         data = _map(name)
@@ -282,6 +377,10 @@ def _check(path: str) -> None:
                 raise
         seen = number
         time.sleep(0.005)
+
+
+def _file_of(path: str) -> str:
+    return os.path.join(path, "data.mdb") if os.path.isdir(path) else path
 
 
 def _map(name: str) -> memoryview:

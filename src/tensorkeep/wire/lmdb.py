@@ -47,6 +47,15 @@ class Tree(NamedTuple):
     root: int
 
 
+class Values(NamedTuple):
+    """Where values and their keys lie in the file, in the order of the keys."""
+
+    starts: Numbers
+    sizes: Numbers
+    key_starts: Numbers
+    key_sizes: Numbers
+
+
 class Meta(NamedTuple):
     """One of the two first pages: the one with the higher number counts."""
 
@@ -77,17 +86,34 @@ def check_pages(data: memoryview, where: str) -> None:
         CorruptError: it is damaged or cut short.
         UnsupportedError: it keeps its keys in a way that Caffe2's databases do not.
     """
-    meta = _newest(data, where)
-    if meta.main.flags & 0x7FFF:
-        raise UnsupportedError(
-            f"its keys have duplicates or an order of their own (flags {meta.main.flags:#x})",
-            where=where,
-            cure="Only a database of plain keys is read.",
-        )
+    meta = newest_meta(data, where)
+    _check_plain(meta, where)
     pages = _Pages(data, meta, where)
     pages.check(meta.main)
     pages.check_free(meta.free)
     pages.check_extents()
+
+
+def find_values(data: memoryview, meta: Meta, where: str, *, first: bool = False) -> Values:
+    """Find all values of a commit, checking the pages that lead to them.
+
+    Args:
+        data: the file, no page of which that belongs to the commit may change meanwhile.
+        meta: the commit.
+        where: how messages name the file.
+        first: look at the first page of values alone.
+
+    Raises:
+        CorruptError: it is damaged or cut short.
+        UnsupportedError: it keeps its keys in a way that Caffe2's databases do not.
+    """
+    _check_plain(meta, where)
+    pages = _Pages(data, meta, where)
+    parts = pages.first(meta.main) if first else pages.check(meta.main)
+    pages.check_apart()
+    if not parts:
+        return Values(*np.zeros((4, 0), np.int64))
+    return Values(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def newest_commit(data: memoryview, where: str) -> int:
@@ -96,10 +122,24 @@ def newest_commit(data: memoryview, where: str) -> int:
     Raises:
         CorruptError: the first pages are damaged.
     """
-    return _newest(data, where).number
+    return newest_meta(data, where).number
 
 
-def _newest(data: memoryview, where: str) -> Meta:
+def _check_plain(meta: Meta, where: str) -> None:
+    if meta.main.flags & 0x7FFF:
+        raise UnsupportedError(
+            f"its keys have duplicates or an order of their own (flags {meta.main.flags:#x})",
+            where=where,
+            cure="Only a database of plain keys is read.",
+        )
+
+
+def newest_meta(data: memoryview, where: str) -> Meta:
+    """Give what the file says of its newest commit.
+
+    Raises:
+        CorruptError: the first pages are damaged.
+    """
     first = _meta(data, 0, where)
     second = _meta(data, first.page_size, where)
     newest = max(first, second, key=lambda meta: meta.number)
@@ -158,6 +198,10 @@ class _Pages:
     def check_extents(self) -> None:
         """Check that no page is used twice, and that those that are not in the file are free."""
         self.expect(self.last < self.count + self.free, "it counts pages that are not there")
+        self.check_apart()
+
+    def check_apart(self) -> None:
+        """Check that no page is used twice."""
         if self.extents:
             numbers = np.concatenate([numbers for numbers, _ in self.extents])
             sizes = np.concatenate([sizes for _, sizes in self.extents])
@@ -165,14 +209,11 @@ class _Pages:
             ends = numbers[order] + sizes[order]
             self.expect(ends[:-1] <= numbers[order][1:], "a page is used twice")
 
-    def check(self, tree: Tree) -> list[tuple[Numbers, Numbers]]:
-        """Check a tree level by level; give where its values lie in the file, and their sizes."""
-        if tree.root == _NO_PAGE:
-            self.expect(tree.depth == tree.entries == 0, "a tree has no root")
+    def check(self, tree: Tree) -> list[Values]:
+        """Check a tree level by level; give where its values lie in the file."""
+        level = self.root(tree)
+        if not len(level):
             return []
-        self.expect(0 < tree.depth <= _MOST_LEVELS, f"a tree has {tree.depth} levels")
-        self.expect(tree.root <= self.last, "the root of a tree is not there")
-        level = np.array([tree.root], np.int64)
         branches = 0
         for _ in range(tree.depth - 1):
             self.claim(level)
@@ -183,11 +224,29 @@ class _Pages:
         before = len(self.extents)
         values = [self.values(part) for part in _split(level)]
         overflow = sum(int(sizes.sum()) for _, sizes in self.extents[before:])
-        entries = sum(len(places) for places, _ in values)
+        entries = sum(len(part.starts) for part in values)
         found = branches, len(level), overflow, entries
         said = tree.branches, tree.leaves, tree.overflow, tree.entries
         self.expect(found == said, f"a tree has {found} branches, leaves, ... and says {said}")
         return values
+
+    def first(self, tree: Tree) -> list[Values]:
+        """Give where the values of the first leaf page lie in the file."""
+        level = self.root(tree)
+        for _ in range(tree.depth - 1):
+            self.claim(level)
+            level = self.children(level)[:1]
+        self.claim(level)
+        return [self.values(level)] if len(level) else []
+
+    def root(self, tree: Tree) -> Numbers:
+        """Give the root of a tree, if it has one."""
+        if tree.root == _NO_PAGE:
+            self.expect(tree.depth == tree.entries == 0, "a tree has no root")
+            return np.zeros(0, np.int64)
+        self.expect(0 < tree.depth <= _MOST_LEVELS, f"a tree has {tree.depth} levels")
+        self.expect(tree.root <= self.last, "the root of a tree is not there")
+        return np.array([tree.root], np.int64)
 
     def nodes(self, numbers: Numbers, kind: int) -> tuple[Numbers, ...]:
         """Give the places of the nodes of some pages, and their four numbers."""
@@ -217,8 +276,8 @@ class _Pages:
         _, low, high, _ = self.nodes(numbers, _BRANCH)
         return low | high << 32
 
-    def values(self, numbers: Numbers) -> tuple[Numbers, Numbers]:
-        """Check the values of some leaf pages; give where they lie in the file, and their sizes."""
+    def values(self, numbers: Numbers) -> Values:
+        """Check the values of some leaf pages; give where they lie in the file."""
         places, sizes, flags, keys = self.nodes(numbers, _LEAF)
         self.expect(keys > 0, "a key is empty")
         self.expect((flags == 0) | (flags == _BIG) | (flags == _INNER), "a node is of no kind")
@@ -230,7 +289,7 @@ class _Pages:
         self.expect(np.where(big, 8, sizes) <= room, "a value ends outside of its page")
         if big.any():
             starts[big] = self._overflow(starts[big], sizes[big])
-        return starts, sizes
+        return Values(starts, sizes, places + 8, keys)
 
     def _overflow(self, places: Numbers, sizes: Numbers) -> Numbers:
         """Check the pages that large values have for themselves, and give where those begin."""
@@ -251,8 +310,8 @@ class _Pages:
         """Check the tree of the pages that are free: each of its values is a list of them."""
         flags = tree.flags & ~_NO_FOLDER
         self.expect(flags == _INTEGER_KEYS, "the tree of free pages is of another kind")
-        for starts, sizes in self.check(tree):
-            for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+        for part in self.check(tree):
+            for start, size in zip(part.starts.tolist(), part.sizes.tolist(), strict=True):
                 self.expect(size >= 8 and size % 8 == 0, "a list of free pages is cut short")
                 listed = self.bytes[start : start + size].copy().view("<u8")
                 self.expect(listed[0] == len(listed) - 1, "a list of free pages is cut short")

@@ -14,12 +14,12 @@ from tensorkeep.caffe2.gradient import no_gradient
 from tensorkeep.caffe2.operator import Arguments, Operator, register
 from tensorkeep.caffe2.paths import check_db_type, open_for, resolve
 from tensorkeep.caffe2.pieces import TensorInfo
-from tensorkeep.caffe2.reader import DBReader
+from tensorkeep.caffe2.reader import DBReader, reader_of
 from tensorkeep.database import Database
 from tensorkeep.errors import ArgumentError, MissingError, TensorKeepError
 from tensorkeep.message import Message
 from tensorkeep.wire.caffe2.elements import DTYPE_OF
-from tensorkeep.wire.caffe2.values import Blob, DBReaderState
+from tensorkeep.wire.caffe2.values import Blob
 
 
 @register("Load")
@@ -126,17 +126,7 @@ class LoadOp(Operator):
             path = resolve(self, name)
             yield path, open_for(self, self.db_type, path, "read")
         for index, name in enumerate(self.inputs):
-            blob = self.input(index)
-            if isinstance(blob.value, DBReaderState):
-                blob = Blob(blob.kind, DBReader.of(blob.value), blob.device)
-                self.workspace.set(name, blob)
-            if not isinstance(blob.value, DBReader):
-                raise ArgumentError(
-                    f"the input {name!r} is a {blob.kind}, not a DBReader",
-                    where=self.where,
-                    cure="Make one with CreateDB.",
-                )
-            yield name, blob.value
+            yield name, reader_of(self, index)
 
     def _check_outputs(self, extraction: Extraction) -> None:
         missing = [name for name in self.targets if name not in extraction]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def gather(tensor: Tensor, rows: Rows, block: int = 1) -> Values:
     >>> gather(Tensor.of(np.arange(6).reshape(3, 2)), np.array([2, 0])).tolist()
     [[4, 5], [0, 1]]
     """
-    if not len(rows) or not tensor.nbytes:
+    if not len(rows) or not tensor.size:
         return np.empty((len(rows), *tensor.shape[1:]), tensor.dtype.numpy)
     if tensor.dtype is STRING:
         return _texts(tensor, rows)
@@ -85,7 +86,7 @@ def _decoded(tensor: Tensor, rows: Rows, block: int) -> Values:
     stored = rows[order]
     for first, last in _runs(stored, max(1, tensor.nbytes // len(tensor)), block):
         low, high = int(stored[first]), int(stored[last - 1]) + 1
-        part = tensor.elements(low * count, high * count).reshape(-1, *tensor.shape[1:])
+        part = tensor.elements(low * count, high * count).reshape(high - low, *tensor.shape[1:])
         out[order[first:last]] = part[stored[first:last] - low]
     return out
 
@@ -96,8 +97,8 @@ def _runs(stored: Rows, width: int, block: int) -> Iterator[tuple[int, int]]:
     if block > 1:
         apart &= np.diff(stored // block) > 0
     cuts = [0, *(np.flatnonzero(apart) + 1).tolist(), len(stored)]
-    most = max(1, _SPAN // width, block)
-    for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+    most = max(1, _SPAN // max(1, width), block)
+    for first, last in pairwise(cuts):
         while first < last:  # a long run in parts, so that memory stays flat
             stop = int(np.searchsorted(stored[first:last], stored[first] + most)) + first
             yield first, stop
@@ -118,7 +119,9 @@ def _texts(tensor: Tensor, rows: Rows) -> Values:
         low, high = int(stored[first]), int(stored[last - 1]) + 1
         offsets = source.read(at + 8 * low * count, at + 8 * (high * count + 1))
         part = _split(source, at + head, tensor.nbytes - head, offsets, where)
-        out[order[first:last]] = part.reshape(-1, *tensor.shape[1:])[stored[first:last] - low]
+        out[order[first:last]] = part.reshape(high - low, *tensor.shape[1:])[
+            stored[first:last] - low
+        ]
     return out
 
 

@@ -1,1 +1,7 @@
-"""Writing datasets: one file per kind of target."""
+"""Writing datasets: samples from anywhere, to one file or several, whole or not at all."""
+
+from __future__ import annotations
+
+from tensorkeep.data.writing.verb import Written, write
+
+__all__ = ["Written", "write"]

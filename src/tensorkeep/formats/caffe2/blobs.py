@@ -42,6 +42,7 @@ from tensorkeep.wire.caffe2.values import (
     KINDS,
     MAPS,
     QTENSOR,
+    READER_DEFAULTS,
     STRING,
     TENSOR,
     TREE_CURSOR,
@@ -187,7 +188,11 @@ def _spread(name: str, blob: Blob, taken: Mapping[str, Blob]) -> Spread:
         keys, values = (_free(f"{name}/{part}", taken) for part in ("keys", "values"))
         return {keys: value.keys, values: value.values}, {"keys": keys, "values": values}, ""
     if isinstance(value, DBReaderState):
-        return {}, {key: getattr(value, key) for key in ("name", "source", "db_type", "key")}, ""
+        details = {key: getattr(value, key) for key in ("name", "source", "db_type", "key")}
+        for key, usual in READER_DEFAULTS.items():
+            if (found := getattr(value, key)) != usual:
+                details[key] = found
+        return {}, details, ""
     if isinstance(value, QTensor):
         details = {
             "shape": list(value.shape),
@@ -302,7 +307,13 @@ def _make_map(name: str, tensors: Mapping[str, Tensor], details: Details) -> Any
 
 
 def _make_reader(name: str, tensors: Mapping[str, Tensor], details: Details) -> Any:
-    return DBReaderState(*(_string(details[key]) for key in ("name", "source", "db_type", "key")))
+    name, source, kind, key = (
+        _string(details[part]) for part in ("name", "source", "db_type", "key")
+    )
+    extra = {key: _integer(details.get(key, usual)) for key, usual in READER_DEFAULTS.items()}
+    if not 0 <= extra["shard_id"] < extra["num_shards"] < 2**63 or not 0 <= extra["record"] < 2**63:
+        raise ValueError
+    return DBReaderState(name, source, kind, key, **extra)
 
 
 _MAKERS: dict[str, Callable[[str, Mapping[str, Tensor], Details], Any]] = {

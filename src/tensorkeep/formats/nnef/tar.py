@@ -3,43 +3,23 @@
 Read are the regular files of ustar, pax and GNU archives. An archive with anything that could
 reach beyond itself is refused as a whole: links, devices, absolute paths, `..`, a name twice.
 
-Facts from POSIX.1-2017 (pax) and from the GNU tar manual.
+The grammar is that of tensorkeep.wire.tar.
 """
 
 from __future__ import annotations
 
-import re
 import tarfile
 from collections.abc import Iterator
-from typing import NamedTuple
 
-from tensorkeep.errors import (
-    CorruptError,
-    MissingError,
-    UnsafeError,
-    UnsupportedError,
-)
+from tensorkeep.errors import CorruptError, MissingError, UnsafeError
 from tensorkeep.source import Source, Window
 from tensorkeep.state import MAX_TENSORS
 from tensorkeep.store import ReadOnlyStore
-
-BLOCK = 512
-SIGN = slice(257, 262)  # where a header says b"ustar"
+from tensorkeep.wire import tar
+from tensorkeep.wire.tar import BLOCK, DEVICES, FILES, LINKS, SIGN, Member
 
 _MOST_MEMBERS = MAX_TENSORS + 100_000
-_MOST_EXTENDED = 64 << 10  # bytes of a long name or of pax records
 _HEAD = 256  # bytes of each member that are kept with its place
-_LINKS = {b"1": "a hard link", b"2": "a link"}
-_DEVICES = {b"3": "a device", b"4": "a device", b"6": "a pipe"}
-
-
-class Member(NamedTuple):
-    """One regular file: where its bytes start, how many there are, and the first of them."""
-
-    name: str
-    start: int
-    size: int
-    head: bytes
 
 
 def members(source: Source) -> Iterator[Member]:
@@ -50,136 +30,32 @@ def members(source: Source) -> Iterator[Member]:
         UnsafeError: a member is a link or a device, or its name leads out of a folder.
         UnsupportedError: a file with holes.
     """
-    at, longer, pax = 0, "", {}
-    for _ in range(_MOST_MEMBERS):
-        if at + BLOCK > source.size:
-            raise _cut(source.where)
-        header = bytes(source.read(at, at + BLOCK))
-        at += BLOCK
-        if not header.strip(b"\0"):
-            return
-        kind, size = header[156:157], _checked_size(header, source.where)
-        if kind in (b"x", b"L"):
-            data = _extended(source, at, size)
-            if kind == b"x":
-                pax = _records(data, source.where)
-            else:
-                longer = _text(data.split(b"\0")[0], source.where)
-        elif kind not in (b"g", b"K"):
-            name = _safe(pax.get("path") or longer or _name(header, source.where), source.where)
-            size = _pax_size(pax, size, source.where)
-            _refuse(kind, name, pax, source.where)
-            if at + size > source.size:
-                raise _cut(source.where)
-            if kind in (b"0", b"\0", b"7") and name:
-                head = bytes(source.read(at, at + min(size, _HEAD)))
-                yield Member(name, at, size, head)
-            longer, pax = "", {}
-        at += -(-size // BLOCK) * BLOCK
-    raise UnsafeError(f"has more than {_MOST_MEMBERS:,} members", where=source.where)
-
-
-def _checked_size(header: bytes, where: str) -> int:
-    """Check the sum of a header, and give the size that it says."""
-    bare = header[:148] + b" " * 8 + header[156:]
-    known = _octal(header[148:156])
-    # Some writers took the bytes for signed ones.
-    if known != sum(bare) and known != sum(memoryview(bare).cast("b")):
-        raise CorruptError(
-            "a header in the archive does not fit its own checksum",
-            where=where,
-            cure="Use another copy of the file.",
-        )
-    field = header[124:136]
-    size = int.from_bytes(field[1:], "big") if field[0] == 0x80 else _octal(field)
-    if size is None or size >= 1 << 60:
-        raise CorruptError("a member of the archive has no size", where=where)
-    return size
-
-
-def _octal(field: bytes) -> int | None:
-    digits = field.split(b"\0")[0].strip()
-    return int(digits, 8) if re.fullmatch(rb"[0-7]+", digits) else None
-
-
-def _name(header: bytes, where: str) -> str:
-    name, prefix = header[:100].split(b"\0")[0], header[345:500].split(b"\0")[0]
-    if header[257:263] == b"ustar\0" and prefix:
-        name = prefix + b"/" + name
-    return _text(name, where)
-
-
-def _text(name: bytes, where: str) -> str:
-    try:
-        return name.decode()
-    except UnicodeDecodeError:
-        raise CorruptError(f"a member's name is not UTF-8: {name[:60]!r}", where=where) from None
-
-
-def _extended(source: Source, at: int, size: int) -> bytes:
-    if size > _MOST_EXTENDED:
-        raise UnsafeError(
-            f"an extended header of {size:,} bytes is over the limit of {_MOST_EXTENDED:,}",
-            where=source.where,
-        )
-    if at + size > source.size:
-        raise _cut(source.where)
-    return bytes(source.read(at, at + size))
-
-
-def _records(data: bytes, where: str) -> dict[str, str]:
-    """Parse pax records: "LENGTH KEY=VALUE", each ending with a line break."""
-    found: dict[str, str] = {}
-    at = 0
-    while at < len(data):
-        length = re.compile(rb"([0-9]{1,6}) ").match(data, at)
-        stop = at + int(length[1]) if length else 0
-        if length is None or stop <= length.end() or data[stop - 1 : stop] != b"\n":
-            raise CorruptError("an extended header of the archive is damaged", where=where)
-        key, equals, value = data[length.end() : stop - 1].partition(b"=")
-        if not equals:
-            raise CorruptError("an extended header of the archive is damaged", where=where)
-        if key in (b"path", b"size") or key.startswith(b"GNU.sparse"):
-            found[key.decode()] = _text(value, where)
-        at = stop
-    return found
-
-
-def _pax_size(pax: dict[str, str], size: int, where: str) -> int:
-    if "size" not in pax:
-        return size
-    if not re.fullmatch("[0-9]{1,18}", pax["size"]):
-        raise CorruptError(f"a member of the archive has the size {pax['size']!r:.40}", where=where)
-    return int(pax["size"])
+    for number, member in enumerate(tar.members(source, _HEAD)):
+        if number >= _MOST_MEMBERS:
+            raise UnsafeError(f"has more than {_MOST_MEMBERS:,} members", where=source.where)
+        name = _safe(member.name, source.where)
+        if what := LINKS.get(member.kind) or DEVICES.get(member.kind):
+            raise UnsafeError(
+                f"its member {name[:60]!r} is {what}, where a model has files alone",
+                where=source.where,
+            )
+        if member.kind in FILES and name:
+            yield member._replace(name=name)
 
 
 def _safe(name: str, where: str) -> str:
     """Give a name as a path below the archive's root; empty for the root itself."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raw = name.encode("utf-8", "surrogateescape")
+        raise CorruptError(f"a member's name is not UTF-8: {raw[:60]!r}", where=where) from None
     parts = name.split("/")
     if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
         raise UnsafeError(
             f"has a member called {name[:60]!r}, which could lead out of a folder", where=where
         )
     return "/".join(part for part in parts if part not in ("", "."))
-
-
-def _refuse(kind: bytes, name: str, pax: dict[str, str], where: str) -> None:
-    if what := _LINKS.get(kind) or _DEVICES.get(kind):
-        raise UnsafeError(
-            f"its member {name[:60]!r} is {what}, where a model has files alone", where=where
-        )
-    if kind == b"S" or any(key.startswith("GNU.sparse") for key in pax):
-        raise UnsupportedError(
-            f"its member {name[:60]!r} has holes",
-            where=where,
-            cure="Pack it without --sparse.",
-        )
-
-
-def _cut(where: str) -> CorruptError:
-    return CorruptError(
-        "the archive is cut short", where=where, cure="The download or save did not finish."
-    )
 
 
 class _File(Window):
@@ -245,3 +121,5 @@ def padding(size: int) -> bytes:
 
 
 END = bytes(2 * BLOCK)
+
+__all__ = ["END", "SIGN", "TarFolder", "member_header", "members", "padding"]

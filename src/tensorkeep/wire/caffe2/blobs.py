@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from tensorkeep import dtypes
 from tensorkeep.errors import CorruptError
 from tensorkeep.message import Message
+from tensorkeep.source import MemorySource
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.caffe2 import elements, schema
 from tensorkeep.wire.caffe2.assemble import Layout, join_parts
 from tensorkeep.wire.caffe2.decode import Part, parse_part, parse_tensor
-from tensorkeep.wire.caffe2.fields import BYTES, Record
+from tensorkeep.wire.caffe2.fields import BYTES, VARINT, Record, signed
 from tensorkeep.wire.caffe2.heads import MOST_AXES, Head, Stretches
 from tensorkeep.wire.caffe2.messages import round_float32
 from tensorkeep.wire.caffe2.values import (
@@ -25,6 +26,8 @@ from tensorkeep.wire.caffe2.values import (
     INT8_TENSOR,
     MAPS,
     QTENSOR,
+    READER_DEFAULTS,
+    READER_EXTRAS,
     STRING,
     TENSOR,
     TREE_CURSOR,
@@ -115,8 +118,20 @@ def _read_cursor(part: Part, where: str) -> TreeCursor:
 
 
 def _read_reader(part: Part, where: str) -> DBReaderState:
-    message = Message.parse(schema.DB_READER, part.content, where=where)
-    return DBReaderState(message["name"], message.source, message.db_type, message.key)
+    content = MemorySource(part.content, where)
+    message = Message.parse(schema.DB_READER, content, where=where)
+    extra = dict(READER_DEFAULTS)
+    names = {number: name for name, number in READER_EXTRAS.items()}
+    for number, wire, _, _, value in Record(content, 0, content.size, where).walk(0, content.size):
+        if number in names and wire == VARINT:
+            extra[names[number]] = signed(value)
+    if not 0 <= extra["shard_id"] < extra["num_shards"] or extra["record"] < 0:
+        raise CorruptError(
+            f"is a reader of shard {extra['shard_id']} of {extra['num_shards']}, at record "
+            f"{extra['record']}",
+            where=where,
+        )
+    return DBReaderState(message["name"], message.source, message.db_type, message.key, **extra)
 
 
 def _read_map(part: Part, kinds: tuple[str, str], where: str) -> Map:

@@ -10,6 +10,7 @@ import numpy as np
 from tensorkeep import dtypes
 from tensorkeep.errors import ArgumentError, UnsupportedError
 from tensorkeep.message import Message
+from tensorkeep.message.schema import encode_varint
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.caffe2 import elements, schema
 from tensorkeep.wire.caffe2.values import (
@@ -20,6 +21,8 @@ from tensorkeep.wire.caffe2.values import (
     MAPS,
     MUTEX,
     QTENSOR,
+    READER_DEFAULTS,
+    READER_EXTRAS,
     STRING,
     TENSOR_VECTOR,
     TREE_CURSOR,
@@ -58,6 +61,9 @@ def blob_message(name: str, blob: Blob) -> Message:
         raise UnsupportedError(f"no serializer writes a {blob.kind!r}", where=name, cure=cure)
     if not isinstance(blob.value, expected):
         problem = f"a {blob.kind!r} cannot hold {type(blob.value).__name__}"
+        if blob.kind == TENSOR_VECTOR:
+            cure = "Save what UnPackRecords makes of them."
+            raise UnsupportedError("packed records cannot be saved", where=name, cure=cure)
         raise UnsupportedError(problem, where=name)
     message = Message(schema.BLOB, name=name, type=blob.kind)
     try:
@@ -97,12 +103,14 @@ def _fill(message: Message, name: str, blob: Blob) -> None:
     elif isinstance(value, TreeCursor):
         if value.offsets is not None:
             message.tensor = _tensor_message(value.offsets)
+        if any(len(field.split()) != 1 for field in value.fields):
+            raise UnsupportedError("a field's name with a space in it would come back as two")
         fields = "".join(f"{field} " for field in value.fields)
         message.content = fields.encode("utf-8", "surrogateescape")
     elif isinstance(value, Map):
         message.content = _map_message(value, MAPS[blob.kind]).encode()
     elif isinstance(value, DBReaderState):
-        message.content = _reader_message(value).encode()
+        message.content = _reader_content(value)
 
 
 def _int8_message(name: str, value: Int8Tensor) -> Message:
@@ -143,12 +151,18 @@ def _map_message(value: Map, kinds: tuple[str, str]) -> Message:
     return Message(schema.TENSORS, protos=[_tensor_message(tensor) for tensor in both])
 
 
-def _reader_message(value: DBReaderState) -> Message:
+def _reader_content(value: DBReaderState) -> bytes:
+    """Give a DBReaderProto; what it has no field for goes behind, where Caffe2 skips it."""
     message = Message(schema.DB_READER)
     message.name, message.source, message.db_type = value.name, value.source, value.db_type
     if value.key:
         message.key = value.key
-    return message
+    extra = b"".join(
+        encode_varint(number << 3) + encode_varint(found)
+        for name, number in READER_EXTRAS.items()
+        if (found := getattr(value, name)) != READER_DEFAULTS[name]
+    )
+    return message.encode() + extra
 
 
 def _tensor_message(tensor: Tensor) -> Message:

@@ -19,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorkeep import dtypes
+from tensorkeep.dtypes import DType
 from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError, UnsupportedError
 from tensorkeep.source import Source
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.caffe2 import elements
 from tensorkeep.wire.caffe2.assemble import join_parts
 from tensorkeep.wire.caffe2.decode import Part, parse_tensor
-from tensorkeep.wire.caffe2.elements import BYTE, BYTE_DATA, STRING_DATA
+from tensorkeep.wire.caffe2.elements import BYTE, BYTE_DATA, STRING_DATA, VARINT_FIELDS
 from tensorkeep.wire.caffe2.encode_tensor import (
     LONGEST_RECORD,
     NAME,
@@ -40,6 +41,8 @@ from tensorkeep.wire.caffe2.options import SaveOptions
 Value = Tensor | npt.NDArray[Any] | np.generic | str | bytes | int | float | bool
 
 MOST_FIELDS = 4096  # of one sample
+_FEW = 16  # varints that are decoded with the record
+_WORD = 2**64 - 1
 _PROTOS = 1
 _OPTIONS = SaveOptions()
 
@@ -115,7 +118,27 @@ def _tensor(part: Part, where: str) -> Tensor:
             cure="A record of training data has whole ones.",
         )
     shape = (0,) if head.code == elements.UNDEFINED else head.shape
-    return join_parts((part,), head.dtype, shape, where)
+    few = _few(part, head.dtype) if 0 < head.count <= _FEW else None
+    return join_parts((part,), head.dtype, shape, where) if few is None else few
+
+
+def _few(part: Part, dtype: DType) -> Tensor | None:
+    """Decode some varints at once, such as a label; None where there is more to look at."""
+    head = part.head
+    if head.field not in VARINT_FIELDS or not head.values.together:
+        return None
+    numbers: list[int] = []
+    value = shift = 0
+    for byte in part.source.read(part.start + head.values.start, part.start + head.values.stop):
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            numbers.append(value & _WORD)
+            value = shift = 0
+    if shift or len(numbers) != head.count or max(numbers) >> 32:  # long ones are told if wrong
+        return None
+    lanes = np.array(numbers, np.uint64).astype(elements.varint_dtype(dtype))
+    return Tensor.of(lanes.view(dtype.numpy).reshape(head.shape), part.source.where)
 
 
 def _encode(name: str, value: Value) -> bytes:

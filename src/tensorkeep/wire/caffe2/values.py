@@ -33,6 +33,10 @@ KINDS = frozenset(
     )
 )
 
+# Fields of a DBReaderProto that are ours; Caffe2, and any other reader of protobuf, skips them.
+READER_EXTRAS = {"num_shards": 1001, "shard_id": 1002, "record": 1003}
+READER_DEFAULTS = {"num_shards": 1, "shard_id": 0, "record": 0}
+
 _DEVICES = (
     *("CPU", "CUDA", "MKLDNN", "OPENGL", "OPENCL", "IDEEP", "HIP", "FPGA", "ORT", "XLA", "MLC"),
 )
@@ -130,9 +134,16 @@ class Map:
 
 @dataclass(frozen=True, slots=True)
 class DBReaderState:
-    """A reader of a database: its name, path, kind and, where it can seek, the next key."""
+    """A reader of a database: its name, path, kind and, where it can seek, the next key.
+
+    What follows Caffe2 forgot when it saved a reader, and skips when it reads one: the shard, and
+    where keys are not sorted the number of the next record; 0 stands for the shard's first.
+    """
 
     name: str
     source: str
     db_type: str
     key: str = ""
+    num_shards: int = 1
+    shard_id: int = 0
+    record: int = 0

@@ -1,0 +1,181 @@
+"""Databases of samples: a record for each, a TensorProtos, under its number in ten digits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tensorkeep import syscalls
+from tensorkeep.data.dataset import Field
+from tensorkeep.data.writing.fields import Fields, Value
+from tensorkeep.data.writing.writer import File, Packed, Writer
+from tensorkeep.database import Database
+from tensorkeep.errors import ArgumentError, StoreError, TensorKeepError
+from tensorkeep.hidden import failed_write, hidden, removal, sharing
+from tensorkeep.wire.caffe2.protos import encode_record
+
+_MOST_FRAMES = 4096
+
+
+class _Frame(NamedTuple):
+    """What stands before and behind the values of a tensor, and how many bytes these are."""
+
+    before: bytes
+    behind: bytes
+    nbytes: int
+
+
+class DatabaseWriter(Writer):
+    """Samples to databases.
+
+    Args:
+        kind: the class of database.
+        fields: what is known of the fields.
+        durable: have databases on the disk when they are finished.
+        options: what the database takes, such as `map_size`.
+    """
+
+    def __init__(
+        self, kind: type[Database], fields: Mapping[str, Field], *, durable: bool, **options: Any
+    ) -> None:
+        super().__init__(Fields(fields), durable=durable)
+        for option in options:
+            if option not in kind.option_names:
+                raise ArgumentError(
+                    f"{kind.kind} has no option {option!r}",
+                    cure=f"It has {', '.join(kind.option_names) or 'none'}.",
+                )
+        self._kind = kind
+        self._options = options
+        self._frames: dict[tuple[Any, ...], _Frame | None] = {}
+        self._numbers: dict[tuple[str, Any, int], bytes] = {}
+
+    def pack(self, number: int, sample: Mapping[str, Any]) -> Packed:
+        values = self.fields.take(number, sample)
+        parts: list[Any] = []
+        for name, value in values.items():
+            try:
+                self._encode(name, value, parts)
+            except TensorKeepError as error:
+                where = f"sample {number}, field {name!r}"
+                raise type(error)(error.problem, where=where, cure=error.cure) from None
+        data = b"".join(parts)
+        return Packed(number, len(data), data)
+
+    def begin(self, path: str) -> File:
+        return _Records(self._kind, path, self._options, durable=self.durable)
+
+    def _encode(self, name: str, value: Value, parts: list[Any]) -> None:
+        """Add the message of a field; what those of alike values share is made once."""
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            kin = name, value.dtype, value.shape
+            frame = self._frames[kin] if kin in self._frames else self._frame(name, value)
+            if frame is not None:
+                parts += (frame.before, value, frame.behind)
+                return
+        elif isinstance(value, np.integer):
+            same = name, value.dtype, int(value)
+            message = self._numbers.get(same)
+            if message is None:
+                message = encode_record({name: value})
+                if len(self._numbers) >= _MOST_FRAMES:
+                    self._numbers.clear()
+                self._numbers[same] = message
+            parts.append(message)
+            return
+        parts.append(encode_record({name: value}))  # type: ignore[dict-item]
+
+    def _frame(self, name: str, array: Any) -> _Frame | None:
+        """Find the bytes around the values of an array, where the values are kept as they are."""
+        frame = None
+        if array.nbytes:
+            flat = np.zeros(array.nbytes, np.uint8)
+            zeros = encode_record({name: flat.view(array.dtype).reshape(array.shape)})
+            flat[:] = 1 if array.dtype == bool else 0x81
+            ones = encode_record({name: flat.view(array.dtype).reshape(array.shape)})
+            if len(zeros) == len(ones) and array.dtype != bool:
+                start = next(
+                    i for i, pair in enumerate(zip(zeros, ones, strict=True)) if pair[0] != pair[1]
+                )
+                stop = start + array.nbytes
+                if ones[start:stop] == flat.tobytes() and zeros[stop:] == ones[stop:]:
+                    frame = _Frame(ones[:start], ones[stop:], array.nbytes)
+        if len(self._frames) >= _MOST_FRAMES:
+            self._frames.clear()
+        self._frames[name, array.dtype, array.shape] = frame
+        return frame
+
+
+class _Records(File):
+    """A new database; one that replaces a folder is built beside it, and exchanged with it."""
+
+    def __init__(
+        self, kind: type[Database], path: str, options: Mapping[str, Any], *, durable: bool
+    ) -> None:
+        self._path = os.path.realpath(path)
+        self._where = path
+        self._durable = durable
+        self._held = contextlib.ExitStack()
+        self._hidden = ""
+        try:
+            if os.path.isdir(self._path) and os.listdir(self._path):
+                self._make_way(kind)
+            there = os.path.isdir(self._path) and not self._hidden  # an empty folder
+            self._database = kind(self._hidden or path, "write" if there else "new", **options)
+            self._database.where = path
+            self._held.callback(self._database.close)
+        except BaseException:
+            self._held.close()
+            raise
+
+    def _make_way(self, kind: type[Database]) -> None:
+        """Look whether what is there may be replaced, and choose a hidden place."""
+        if not kind.recognises(self._path):
+            raise StoreError(
+                f"is a folder that holds no {kind.kind} database",
+                where=self._where,
+                cure="Remove it first, or give another name.",
+            )
+        try:
+            self._folder = self._held.enter_context(sharing(os.path.dirname(self._path)))
+        except OSError as error:
+            raise failed_write(error, self._where) from error
+        self._hidden = hidden(self._path)
+        self._held.callback(removal(self._hidden))
+
+    def add(self, packed: Packed) -> None:
+        self._database.put(
+            f"{packed.number:010d}", (packed.data,), size=packed.size, durable=self._durable
+        )
+
+    def finish(self) -> None:
+        self._database.commit()
+        self._database.close()
+        if not self._hidden:
+            return
+        try:
+            self._exchange()
+            if self._durable:
+                os.fsync(self._folder)
+        except OSError as error:
+            raise failed_write(error, self._where) from error
+
+    def _exchange(self) -> None:
+        try:
+            syscalls.exchange(self._hidden, self._path)
+        except OSError:  # a system or a filesystem without it: for an instant there is none
+            aside = hidden(self._path)
+            os.rename(self._path, aside)
+            try:
+                os.rename(self._hidden, self._path)
+            except OSError:
+                os.rename(aside, self._path)
+                raise
+            self._held.callback(removal(aside))
+
+    def close(self) -> None:
+        self._held.close()
