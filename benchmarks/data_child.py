@@ -124,7 +124,8 @@ def run(loader: Loader, samples: int, *, check: bool) -> float:
         count += len(images)
         if check:
             pixels = np.ascontiguousarray(np.asarray(images)).reshape(len(images), -1)
-            if not (pixels[:, :8].copy().view(np.int64)[:, 0] == np.asarray(labels)).all():
+            numbers = pixels[:, :8].copy().view(np.int64)[:, 0]
+            if not np.array_equal(numbers, np.asarray(labels).reshape(-1)):
                 raise SystemExit("a label is not that of its image")
     seconds = time.perf_counter() - begin
     if (count, total) != (samples, samples * (samples - 1) // 2):

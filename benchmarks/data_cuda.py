@@ -95,7 +95,7 @@ def ways(memory: Memory, gpu: Accelerator, prefetch: int, workers: int) -> Ways:
         return map(place.hand_over, ahead(make, order, prefetch=prefetch, workers=workers))
 
     def loader(order: list[Rows]) -> Iterator[dict[str, Any]]:
-        class Gathered(torch.utils.data.Dataset):  # type: ignore[misc]
+        class Gathered(torch.utils.data.Dataset):  # type: ignore[name-defined,misc]
             def __getitem__(self, step: int) -> dict[str, Any]:
                 return {name: torch.from_numpy(v) for name, v in memory(order[step]).items()}
 

@@ -50,10 +50,9 @@ class Case(NamedTuple):
 
 
 def fields_of(batch: Any) -> tuple[Any, Any]:
-    """Give a batch's images and labels, in whatever it holds them."""
-    if isinstance(batch, dict):
-        return batch[IMAGE], batch[LABEL]
-    return batch[0], batch[1]
+    """Give a batch's images and labels, whatever holds them and whatever they are called."""
+    first, second = batch.values() if isinstance(batch, dict) else batch
+    return (first, second) if first.ndim == 1 + len(SHAPE) else (second, first)
 
 
 # --- the samples of a file, for peers -------------------------------------------------------------
@@ -216,12 +215,10 @@ def ours(**options: Any) -> Callable[[Given], Loader]:
         import tensorkeep as tk
 
         batches = tk.Batches(our_source(given), given.batch, shuffle=True, **options)
-        fields = list(batches.dataset.fields)  # the unnamed ones of a record have numbers
 
         def epoch() -> Iterable[Any]:
             batches.seek(batches.epoch, 0)
-            for batch in batches:
-                yield [batch[name] for name in fields]
+            return batches
 
         return Loader(epoch, batches.close)
 

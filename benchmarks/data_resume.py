@@ -121,7 +121,7 @@ RESUMERS: dict[str, Resumer] = {
 
 
 def labels_of(batch: Any) -> list[int]:
-    return np.asarray(fields_of(list(batch.values()))[1]).tolist()
+    return np.asarray(fields_of(batch)[1]).reshape(-1).tolist()
 
 
 def save_places(resumer: Resumer, given: Given, file: Path) -> None:

@@ -151,7 +151,7 @@ def test_closing_does_not_wait_for_ever() -> None:
     begun.wait(5)
     begin = time.monotonic()
     stream.close()
-    assert 0.5 < time.monotonic() - begin < 5
+    assert 0.5 < time.monotonic() - begin < 20
     stuck.set()  # whereupon the thread ends by itself
     for thread in helpers():
         thread.join(5)
@@ -210,7 +210,7 @@ def python(script: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 20) -> Any:
+def finish(process: subprocess.Popen[str], seconds: float = 50) -> Any:
     with process:
         try:
             return process.communicate(timeout=seconds)
@@ -244,7 +244,7 @@ def test_a_fork_is_told_and_the_interpreter_ends() -> None:
         "Begin it anew after the fork."
     )
     assert (numbers, err) == ("0 8", "")
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 40
 
 
 WAITS = """
@@ -266,4 +266,4 @@ def test_ctrl_c_works_while_waiting() -> None:
     begin = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
     assert finish(process) == ("interrupted\n", "")
-    assert time.monotonic() - begin < 6
+    assert time.monotonic() - begin < 30

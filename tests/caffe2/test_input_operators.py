@@ -43,7 +43,7 @@ def five(tmp_path: Path) -> str:
     return write(tmp_path / "five.minidb", records)
 
 
-def workspace(path: str, kind: str = "minidb", **shards: int) -> Workspace:
+def workspace(path: str, kind: str = "minidb", **shards: Any) -> Workspace:
     ws = Workspace()
     ws.run(create_operator("CreateDB", [], ["rd"], db=path, db_type=kind, **shards))
     return ws

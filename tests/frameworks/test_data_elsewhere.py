@@ -33,12 +33,16 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def grain() -> Any:
-    return pytest.importorskip("grain", reason="Grain (grain) is not installed")
+    import grain
+
+    return grain
 
 
 @pytest.fixture
 def datasets() -> Any:
-    return pytest.importorskip("datasets", reason="Hugging Face's datasets is not installed")
+    import datasets
+
+    return datasets
 
 
 def test_grain_reads_our_datasets(grain: Any, file: Path) -> None:

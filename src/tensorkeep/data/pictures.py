@@ -57,8 +57,10 @@ def decode_picture(data: bytes | memoryview, where: str) -> npt.NDArray[np.uint8
     try:
         with pillow.open(io.BytesIO(data), formats=_FORMATS) as picture:
             _check(pillow, picture, where)
-            upright = _upright(pillow, picture).convert("RGB")
-            return np.array(upright)
+            upright = _upright(pillow, picture)
+            if upright.mode == "P" and "transparency" in upright.info:
+                upright = upright.convert("RGBA")  # which Pillow warns of otherwise
+            return np.array(upright.convert("RGB"))
     except TensorKeepError:
         raise
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:

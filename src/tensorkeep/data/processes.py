@@ -30,7 +30,7 @@ from tensorkeep.data import threads, transfer
 from tensorkeep.data.dataset import Batch
 from tensorkeep.data.serving import Failed, Order, serve
 from tensorkeep.data.slots import Slots
-from tensorkeep.errors import ArgumentError, ClosedError, StoreError
+from tensorkeep.errors import ArgumentError, ClosedError, SampleError
 
 T = TypeVar("T")
 
@@ -83,7 +83,8 @@ class Processes(Generic[T]):
 
         Raises:
             ArgumentError: the task cannot be pickled.
-            StoreError: the worker died.
+            SampleError: the worker died.
+            StoreError: the memory that it filled cannot be mapped.
             ClosedError: these were closed, or belong to another process.
             Exception: what `make` raised; a note has the worker's traceback.
         """
@@ -98,11 +99,18 @@ class Processes(Generic[T]):
             with self._choosing:
                 worker.tasks -= 1
 
-    def ahead(self, tasks: Iterable[T], *, prefetch: int) -> Generator[Batch, None, None]:
+    def ahead(
+        self, tasks: Iterable[T], *, prefetch: int, then: Callable[[Batch], Any] | None = None
+    ) -> Generator[Any, None, None]:
         """Give the batches of tasks, in order, made ahead; see `threads.ahead`.
 
         All workers have something to do where `prefetch` is at least their number, and never
         wait for tasks where it is twice that.
+
+        Args:
+            tasks: pickled one by one.
+            prefetch: how many batches at most are being made, or wait, beyond the one taken last.
+            then: called with each batch in the thread that waited for it, such as to place it.
         """
         with self._choosing:
             self._check_open()
@@ -110,7 +118,11 @@ class Processes(Generic[T]):
                 if worker.dead:
                     worker.end(time.monotonic())
                     self._workers[i] = _Worker(self._make)
-        return threads.ahead(self, tasks, prefetch=prefetch, workers=_DEPTH * len(self._workers))
+
+        def make(task: T) -> Any:
+            return self(task) if then is None else then(self(task))
+
+        return threads.ahead(make, tasks, prefetch=prefetch, workers=_DEPTH * len(self._workers))
 
     def _least_busy(self) -> _Worker:
         with self._choosing:
@@ -231,7 +243,7 @@ class _Worker:
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_RDWR)
 
-    def obituary(self, task: str) -> StoreError:
+    def obituary(self, task: str) -> SampleError:
         """Say how it ended."""
         with self._ending:
             self._wait(_PATIENCE)
@@ -252,7 +264,7 @@ class _Worker:
                     "What it printed says why. A script has to start worker processes under "
                     'if __name__ == "__main__":'
                 )
-        return StoreError(f"a worker process {how} while it made {task}", cure=cure)
+        return SampleError(f"a worker process {how} while it made {task}", cure=cure)
 
     def end(self, until: float) -> None:
         """End the process: by itself up to a moment of time.monotonic(), by force then."""

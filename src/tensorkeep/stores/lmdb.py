@@ -281,13 +281,13 @@ class LmdbFile:
         self._engine: LmdbEngine | None = engine
         try:
             name = _file_of(real)
-            self.source = FileSource(name)
+            self.source = FileSource(name, mapping=True)
             for _ in range(_TRIES):
                 with explaining(engine, path):
                     self.snapshot = engine.pin()
                 # Which holds all pages of the commit, as a file that was opened before may not.
                 self.source.close()
-                self.source = FileSource(name)
+                self.source = FileSource(name, mapping=True)
                 head = self.source.read(0, min(self.source.size, _META_PAGES))
                 self.meta = newest_meta(head, path)
                 if self.meta.number == self.snapshot.number:

@@ -264,6 +264,12 @@ def test_transparency_is_dropped() -> None:
     assert decode_picture(picture(see_through), "x").tolist() == PIXELS.tolist()
 
 
+def test_transparency_of_a_palette_is_dropped() -> None:
+    image = Image.fromarray(PIXELS).quantize(8)
+    data = picture(image, transparency=bytes([0, 100, 255]))
+    assert decode_picture(data, "x").tolist() == np.asarray(image.convert("RGB")).tolist()
+
+
 def test_the_first_of_several_frames() -> None:
     frames = [Image.fromarray(PIXELS[:, :, i]) for i in range(3)]
     data = picture(frames[0], "GIF", save_all=True, append_images=frames[1:])

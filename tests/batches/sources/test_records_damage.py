@@ -72,9 +72,9 @@ def test_every_bit(tmp_path: Path) -> None:
     path, _ = small(tmp_path)
     whole = path.read_bytes()
     for at in range(len(whole)):
-        for bit in (at % 3, 7):
-            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
-            read_all(path)
+        bit = 7 if at % 2 else at % 6  # the high one changes where a number ends
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+        read_all(path)
 
 
 def test_damage_around_the_values_is_found_in_a_batch(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_an_lmdb_that_is_written_to(tmp_path: Path) -> None:
 _WRITER = """
 import sys
 from tensorkeep.stores import open_database
-for turn in range(6):
+for turn in range(4):
     with open_database("lmdb", sys.argv[1], "write") as database:
         for row in range(200):
             database.put(f"{row:08}", [bytes([turn + 1]) * 900])
@@ -285,7 +285,7 @@ def test_damage_to_an_lmdb(tmp_path: Path) -> None:
         file.write_bytes(whole[:end])
         with pytest.raises(TensorKeepError):
             open_records(str(path))
-    for at in [*range(1, 200, 9), *rng.integers(0, len(whole), 30).tolist()]:
+    for at in [*range(1, 200, 19), *rng.integers(0, len(whole), 20).tolist()]:
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
         read_all(path)
 

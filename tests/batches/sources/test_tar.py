@@ -19,6 +19,7 @@ from tests.batches.tars import npy, npz, numbered, picture, shard, tar
 
 from tensorkeep.data.dataset import Field
 from tensorkeep.data.members import read_members
+from tensorkeep.data.sources import tar as tar_source
 from tensorkeep.data.sources.tar import TarDataset, open_tar, recognises
 from tensorkeep.errors import (
     ArgumentError,
@@ -214,6 +215,14 @@ def test_a_key_that_comes_again_later_is_another_sample(tmp_path: Path) -> None:
         open_tar(shard(tmp_path, [("a.txt", b"0"), ("a.TXT", b"1")], "twice.tar"))
 
 
+def test_a_field_that_another_begins_like_may_be_missing(tmp_path: Path) -> None:
+    files = [("0.seg.txt", b"x"), ("0.seg.v2.txt", b"y"), ("1.seg.v2.txt", b"z")]
+    path = shard(tmp_path, files)
+    assert open_tar(path, ["seg.v2"])[1] == {"seg.v2": "z"}
+    with pytest.raises(MissingError, match="has no field 'seg'"):
+        open_tar(path, ["seg"])
+
+
 def test_no_samples(tmp_path: Path) -> None:
     dataset = open_tar(shard(tmp_path, []))
     assert (len(dataset), dataset.fields, dataset.gather(np.zeros(0, np.int64))) == (0, {}, {})
@@ -262,6 +271,25 @@ def test_a_large_index_is_kept_and_made_anew_when_the_data_changes(tmp_path: Pat
     assert len(changed) == 4100
     assert changed[8]["cls"] == 0
     assert changed.digest != first.digest
+
+
+def test_a_shard_that_is_opened_again_is_not_walked_over_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, _ = numbered(9)
+    path = shard(tmp_path, files)
+    first = open_tar(path)
+    monkeypatch.setattr(tar_source, "read_members", None)
+    again = open_tar(path)
+    assert again.digest == first.digest
+    monkeypatch.undo()
+    files[1] = ("0000.cls", b"5")
+    shard(tmp_path, files)
+    assert open_tar(path)[0]["cls"] == 5
+    monkeypatch.setattr(tar_source, "_KEPT", 10)
+    open_tar(shard(tmp_path, files, "b.tar"))
+    assert not tar_source._KNOWN._found
+    assert tar_source._KNOWN._count == 0
 
 
 def test_small_shards_leave_no_index(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def write_and_die(zygote: Zygote, delay: float | None, **job: Any) -> bool:
     return bool(zygote.kill(delay or 0)) or delay is None
 
 
-@pytest.mark.parametrize("ending", ["tar", "npz", "minidb", "sqlite"])
+@pytest.mark.parametrize("ending", ["tar", "npz", "minidb"])
 def test_going_on_behind_kills(ending: str, zygote: Zygote, tmp_path: Path) -> None:
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()

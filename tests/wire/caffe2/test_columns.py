@@ -73,7 +73,7 @@ def test_lengths_stand_first() -> None:
         Tree(["m:keys", "m:lengths"]).check_order("")
 
 
-Schema = dict[str, Any]  # name -> "leaf", or a Schema of a list's elements
+# By name "leaf", or the schema of a list's elements.
 schemas = st.recursive(
     st.just("leaf"),
     lambda inner: st.dictionaries(st.sampled_from("abc"), inner, min_size=1, max_size=3),
@@ -89,7 +89,7 @@ def datasets(draw: st.DrawFn) -> tuple[list[str], list[dict[str, list[int]]]]:
     count = draw(st.integers(0, 5))
     rows: list[dict[str, list[int]]] = [{} for _ in range(count)]
 
-    def fill(inner: Schema, prefix: str, sizes: list[int]) -> None:
+    def fill(inner: Any, prefix: str, sizes: list[int]) -> None:
         for name, part in inner.items():
             own = f"{prefix}{name}"
             if part == "leaf":

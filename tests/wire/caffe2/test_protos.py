@@ -23,7 +23,11 @@ from tensorkeep.wire.caffe2.schema import SCHEMAS
 DATA = Path(__file__).parents[2] / "data" / "caffe2"
 TENSORS = message_classes(SCHEMAS)["TensorProtos"]
 KINDS = ["float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "float16"]
-SAMPLE = {"image": np.arange(12, dtype=np.uint8).reshape(3, 2, 2), "label": np.int32(7), "t": "hé"}
+SAMPLE: dict[str, Any] = {
+    "image": np.arange(12, dtype=np.uint8).reshape(3, 2, 2),
+    "label": np.int32(7),
+    "t": "hé",
+}
 
 
 def decode(data: bytes) -> list[tuple[str, Tensor]]:
@@ -173,3 +177,10 @@ def test_few_numbers_are_decoded_as_many_are(code: int) -> None:
         one, other = (decode(data)[0][1] for data in (few, many))
         assert one.dtype is other.dtype
         assert bytes(one.read()) == bytes(other.read())[: one.nbytes]
+
+
+def test_a_record_of_very_many_tensors() -> None:
+    one = message({"dims": [0], "data_type": 1})
+    assert len(decode(one * 4096)) == 4096
+    with pytest.raises(UnsupportedError, match="has more than 4,096 tensors"):
+        decode(one * 4097)

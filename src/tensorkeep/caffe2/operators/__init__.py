@@ -1,1 +1,1 @@
-"""Caffe2's operators for loading and saving, one module each."""
+"""Caffe2's operators for loading, saving and reading training data, a few to a module."""

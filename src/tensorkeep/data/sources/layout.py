@@ -12,7 +12,7 @@ Facts: caffe2.proto; protobuf.dev/programming-guides/encoding.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from tensorkeep import dtypes
 from tensorkeep.data.ranges import Bytes, Numbers, gather
 from tensorkeep.errors import FormatError
 from tensorkeep.source import MemorySource, Source
+from tensorkeep.wire.caffe2.datum import parse_datum
 from tensorkeep.wire.caffe2.decode import Part, parse_tensor
 from tensorkeep.wire.caffe2.elements import (
     BYTE_DATA,
@@ -32,12 +33,13 @@ from tensorkeep.wire.caffe2.elements import (
     UNDEFINED,
     VARINT_FIELDS,
 )
-from tensorkeep.wire.caffe2.fields import Record
+from tensorkeep.wire.caffe2.fields import BYTES, Record
 
 RAW, BOOL, BFLOAT16, NUMBERS, TEXT = "raw", "bool", "bfloat16", "numbers", "text"
 
 _LARGE = 256  # bytes of values that are gathered for themselves, not with what is around them
 _MOST_ITEMS = 16  # numbers or strings of a field
+_MOST_FIELDS = 32
 _MOST_FIXED = 4 << 10  # bytes of one layout that are compared
 _MOST_LAYOUTS = 2048
 _MOST_ALIKE = 8  # layouts of one size
@@ -201,9 +203,14 @@ def field_names(given: Iterable[str]) -> list[str]:
 
 
 class Layouts:
-    """What was learned so far, by the size of the records; threads share it."""
+    """What was learned so far, by the size of the records; threads share it.
 
-    def __init__(self) -> None:
+    Args:
+        parse: finds the fields of a record, such as `of_protos`.
+    """
+
+    def __init__(self, parse: Callable[[bytes], dict[str, Place] | None]) -> None:
+        self._parse = parse
         self._known: dict[int, list[Layout]] = {}
         self._lock = threading.Lock()
         self._count = self._failures = 0
@@ -214,10 +221,10 @@ class Layouts:
 
     def learn(self, data: bytes) -> Layout | None:
         """Learn from a record; None where nothing is to be learned, or enough was."""
-        if self._count >= _MOST_LAYOUTS or self._failures >= _MOST_FAILURES:
+        full = len(self._known.get(len(data), ())) >= _MOST_ALIKE
+        if full or self._count >= _MOST_LAYOUTS or self._failures >= _MOST_FAILURES:
             return None
-        alike = self._known.get(len(data), ())
-        layout = _learn(data) if len(alike) < _MOST_ALIKE else None
+        layout = self._learn(data)
         with self._lock:
             if layout is None or layout.fixed > _MOST_FIXED:
                 self._failures += 1
@@ -226,27 +233,49 @@ class Layouts:
             self._known[len(data)] = [*self._known.get(len(data), ()), layout]
         return layout
 
+    def _learn(self, data: bytes) -> Layout | None:
+        try:
+            places = self._parse(data)
+        except FormatError:  # whoever decodes the record will say so
+            return None
+        return None if places is None else Layout(places, data)
 
-def _learn(data: bytes) -> Layout | None:
+
+def of_protos(data: bytes) -> dict[str, Place] | None:
+    """Find the fields of a TensorProtos; None where one lies in no simple way.
+
+    Raises:
+        CorruptError: it is none.
+    """
     source = MemorySource(data)
     record = Record(source, 0, len(data), "")
     names: list[str] = []
     places: list[Place] = []
-    try:
-        for number, wire, begin, end, _ in record.walk(0, len(data)):
-            if (number, wire) != (1, 2) or len(places) > 2 * _MOST_ITEMS:
-                return None
-            part = parse_tensor("", source, "", begin, end)
-            place = _place(part, source)
-            if place is None:
-                return None
-            name = part.head.names[-1] if part.head.names else (0, 0)
-            raw = data[begin + name[0] : begin + name[1]]
-            names.append(raw.decode("utf-8", "surrogateescape"))
-            places.append(place)
-    except FormatError:  # whoever decodes the record will say so
+    for number, wire, begin, end, _ in record.walk(0, len(data)):
+        if (number, wire) != (1, BYTES) or len(places) == _MOST_FIELDS:
+            return None
+        part = parse_tensor("", source, "", begin, end)
+        place = _place(part, source)
+        if place is None:
+            return None
+        first, last = part.head.names[-1] if part.head.names else (0, 0)
+        names.append(data[begin + first : begin + last].decode("utf-8", "surrogateescape"))
+        places.append(place)
+    return dict(zip(field_names(names), places, strict=True))
+
+
+def of_datum(data: bytes) -> dict[str, Place] | None:
+    """Find the fields of a Datum; None where one lies in no simple way.
+
+    Raises:
+        CorruptError: it is none.
+    """
+    datum = parse_datum(MemorySource(data), 0, len(data), "")
+    if datum.floats or datum.encoded or datum.data is None or datum.label_at is None:
         return None
-    return Layout(dict(zip(field_names(names), places, strict=True)), data)
+    pixels = Place(Kind(np.dtype(np.uint8), datum.shape), RAW, (datum.data,))
+    label = Place(Kind(np.dtype(np.int32), ()), NUMBERS, (datum.label_at,))
+    return {"data": pixels, "label": label}
 
 
 def _place(part: Part, source: Source) -> Place | None:

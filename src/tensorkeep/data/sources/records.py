@@ -1,5 +1,7 @@
 """Databases of training data as Caffe2 makes them: one TensorProtos message a record.
 
+Those of Caffe, whose records are Datum messages, are read too, with the fields "data" and "label".
+
     with open_records("train.lmdb") as dataset:
         dataset.gather([17, 3])     # {"image": uint8 (2, 3, 64, 64), "label": int32 (2,)}
 
@@ -13,7 +15,7 @@ Facts: caffe2.proto and Caffe2's TensorProtosDBInput (PyTorch 1.10).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,7 +26,16 @@ from tensorkeep import dtypes
 from tensorkeep.data import fingerprint
 from tensorkeep.data.dataset import Batch, Dataset, Field, Rows, Sample
 from tensorkeep.data.ranges import Bytes, Numbers, gather
-from tensorkeep.data.sources.layout import Kind, Layout, Layouts, Place, field_names, finish
+from tensorkeep.data.sources.layout import (
+    Kind,
+    Layout,
+    Layouts,
+    Place,
+    field_names,
+    finish,
+    of_datum,
+    of_protos,
+)
 from tensorkeep.data.sources.places import find_kind, first_value, open_places
 from tensorkeep.data.sources.remembered import Remembered
 from tensorkeep.errors import (
@@ -34,9 +45,10 @@ from tensorkeep.errors import (
     UnsupportedError,
 )
 from tensorkeep.formats.caffe2.recognise import is_blob, is_tensors
-from tensorkeep.source import MemorySource
+from tensorkeep.source import MemorySource, Source
 from tensorkeep.store import HEAD
 from tensorkeep.tensor import Tensor
+from tensorkeep.wire.caffe2.datum import decode_datum, is_datum
 from tensorkeep.wire.caffe2.protos import decode_record
 
 _LOOKED = 64  # records that are looked at for the fields, and for the digest
@@ -45,6 +57,10 @@ _HASHED = 64 << 10  # bytes of each that the digest covers
 _BLOCK = 256  # records verified together
 
 _Array = npt.NDArray[Any]
+_Grammar = tuple[
+    Callable[[Source, int, int, str], list[tuple[str, Tensor]]],
+    Callable[[bytes], dict[str, Place] | None],
+]
 
 
 def open_records(path: str, fields: Sequence[str] | None = None) -> RecordsDataset:
@@ -57,7 +73,7 @@ def open_records(path: str, fields: Sequence[str] | None = None) -> RecordsDatas
     Raises:
         MissingError: nothing is there.
         UnknownFormatError: no database is.
-        UnsupportedError: its records are no TensorProtos.
+        UnsupportedError: its records are saved weights.
         CorruptError: it is damaged.
         ArgumentError: there is no such field.
     """
@@ -65,25 +81,28 @@ def open_records(path: str, fields: Sequence[str] | None = None) -> RecordsDatas
 
 
 def recognises(path: str) -> bool:
-    """Say whether a path is a database whose first record is a TensorProtos."""
+    """Say whether a path is a database whose first record is a TensorProtos or a Datum."""
     try:
         first = first_value(*find_kind(path))
     except (TensorKeepError, OSError):
         return False
-    return first is not None and is_tensors(*first) and not is_blob(*first)
+    if first is None or is_blob(*first):
+        return False
+    return is_tensors(*first) or is_datum(*first)
 
 
 class RecordsDataset(Dataset):
     """The records of a database, each of them a sample.
 
     The records are those that were there when it was opened, though others write to the database.
-    Of an LMDB the pages of that commit are kept in use; but where the place is read-only that cannot
-    be noted, and nobody may write to it. In other kinds than LMDB and minidb, a record that is
-    replaced meanwhile is read as it is by then. Labels and the like are read once and remembered.
+    Of an LMDB the pages of that commit are kept in use; but where the place is read-only that
+    cannot be noted, and nobody may write to it. In other kinds than LMDB and minidb, a record that
+    is replaced meanwhile is read as it is by then. Labels and the like are read once and
+    remembered.
 
-    The digest covers the number of records, the fields, the sizes of all records, and of up to 64
-    of them, evenly spaced, the key and the first 64 KiB. So it is that of the same records in any
-    kind of database.
+    What `fields` says is what 64 evenly spaced records have; one that differs is found when it is
+    read. The digest covers these fields, the number of records, the sizes of all of them, and the
+    keys and the first 64 KiB of those 64: it is that of the same records in any kind of database.
 
     Args:
         path: the database.
@@ -99,11 +118,12 @@ class RecordsDataset(Dataset):
     ) -> None:
         kind, place = find_kind(path, db_type)
         self._opened_with = path, db_type, None if fields is None else list(fields)
-        self._layouts = Layouts()
         self._places = places = open_places(kind, place)
         super().__init__(len(places.sizes), {}, where=path, kind=kind.kind)
         try:
-            found = self._look()
+            self._read, parse = self._grammar()
+            self._layouts = Layouts(parse)
+            self._found = found = self._look()
             self.fields = found if fields is None else _chosen(found, fields, path)
         except BaseException:
             places.close()
@@ -218,7 +238,7 @@ class RecordsDataset(Dataset):
         where = f"{self.where}: {self.name(int(rows[i]))}"
         start = int(starts[i])
         source = MemorySource(view.data, self.where)
-        found = decode_record(source, start, start + int(sizes[i]), where)
+        found = self._read(source, start, start + int(sizes[i]), where)
         sample = dict(zip(field_names(name for name, _ in found), found, strict=True))
         wanted = sample if self._wanted is None else self._wanted
         missing = [name for name in wanted if name not in sample]
@@ -233,8 +253,29 @@ class RecordsDataset(Dataset):
 
     # --- what is there -------------------------------------------------------------------------
 
+    def _grammar(self) -> _Grammar:
+        """Tell by the first record how records are read.
+
+        Raises:
+            UnsupportedError: they are saved weights.
+        """
+        if len(self):
+            with self._places.unchanged():
+                view, starts, sizes = self._places.fetch(np.zeros(1, np.int64))
+                start, size = int(starts[0]), int(sizes[0])
+                head = view[start : start + min(size, HEAD)].tobytes()
+            if is_blob(head, size):
+                raise UnsupportedError(
+                    "its records are BlobProtos: saved weights, not training data",
+                    where=self.where,
+                    cure="Read it with tensorkeep.open or load.",
+                )
+            if is_datum(head, size) and not is_tensors(head, size):
+                return decode_datum, of_datum
+        return decode_record, of_protos
+
     def _look(self) -> dict[str, Field]:
-        """Find what fields there are: in records of each size, and in evenly spaced ones."""
+        """Find what fields there are, in some records: all of them are not looked at."""
         fields: dict[str, Field] | None = None
         rows = self._spread()
         with self._places.unchanged():
@@ -244,10 +285,8 @@ class RecordsDataset(Dataset):
             ):
                 where = f"{self.where}: {self.name(row)}"
                 source = MemorySource(view.data, self.where)
-                if row == 0:
-                    self._refuse_blobs(bytes(source.read(start, start + min(size, HEAD))), size)
                 try:
-                    found = decode_record(source, start, start + size, where)
+                    found = self._read(source, start, start + size, where)
                 except FormatError:
                     if row == 0:
                         raise
@@ -260,14 +299,6 @@ class RecordsDataset(Dataset):
                 fields = described if fields is None else _common(fields, described)
         return fields or {}
 
-    def _refuse_blobs(self, head: bytes, size: int) -> None:
-        if is_blob(head, size):
-            raise UnsupportedError(
-                "its records are BlobProtos: saved weights, not training data",
-                where=self.where,
-                cure="Read it with tensorkeep.open or load.",
-            )
-
     def _spread(self) -> Rows:
         count = len(self)
         sizes = int(self._places.sizes.sum(dtype=np.int64))
@@ -278,7 +309,7 @@ class RecordsDataset(Dataset):
         rows = self._spread()
         sizes = np.ascontiguousarray(self._places.sizes, "<u4")
         parts: list[str | bytes | int] = [len(self), sizes.tobytes()]
-        parts += [f"{name}: {field}" for name, field in self.fields.items()]
+        parts += [f"{name}: {field}" for name, field in self._found.items()]
         with self._places.unchanged():
             view, starts, sizes = self._places.fetch(rows)
             for row, start, size in zip(

@@ -11,8 +11,8 @@ import contextlib
 import inspect
 import mmap
 import os
-import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -23,7 +23,8 @@ from tensorkeep.data.writing.fields import Fields, Value, encoded, size_of_value
 from tensorkeep.data.writing.writer import File, Packed, Writer
 from tensorkeep.errors import ArgumentError, LossError, MissingError, UnsupportedError
 from tensorkeep.format import Format
-from tensorkeep.hidden import failed_write
+from tensorkeep.hidden import failed_write, sharing
+from tensorkeep.replacing import create_beside
 from tensorkeep.source import MemorySource, Source
 from tensorkeep.state import State
 from tensorkeep.tensor import Tensor
@@ -128,19 +129,19 @@ class _Columns(File):
                 "the folder to save in does not exist", where=folder, cure="Create it first."
             )
         try:
-            self._columns = {name: self._column(field, folder) for name, field in fields.items()}
+            self._columns = {name: self._column(field) for name, field in fields.items()}
         except OSError as error:
             self._held.close()
             raise failed_write(error, path) from error
 
-    def _column(self, field: Field, folder: str) -> _Numbers | _Texts:
+    def _column(self, field: Field) -> _Numbers | _Texts:
         shape = field.shape or ()
         if field.dtype in ("string", ""):  # nothing but bytes has no dtype here
-            return _Texts(shape, self._spool(folder), self._spool(folder))
-        return _Numbers(field.dtype, shape, self._spool(folder))
+            return _Texts(shape, self._spool(), self._spool())
+        return _Numbers(field.dtype, shape, self._spool())
 
-    def _spool(self, folder: str) -> BinaryIO:
-        return self._held.enter_context(_unnamed(folder))
+    def _spool(self) -> BinaryIO:
+        return self._held.enter_context(_unnamed(self._path))
 
     def add(self, packed: Packed) -> None:
         try:
@@ -220,7 +221,10 @@ def _mapped(spool: BinaryIO, where: str) -> Source:
     return MemorySource(memoryview(mmap.mmap(spool.fileno(), size, prot=mmap.PROT_READ)), where)
 
 
-def _unnamed(folder: str) -> BinaryIO:
-    fd, name = tempfile.mkstemp(dir=folder)
-    os.unlink(name)
+def _unnamed(target: str) -> BinaryIO:
+    """Open a file that loses its name at once, which until then is one that later saves sweep."""
+    path = Path(os.path.realpath(target))
+    with sharing(path.parent):
+        name, fd = create_beside(path, None)
+        os.unlink(name)
     return open(fd, "w+b", buffering=_BUFFER)

@@ -14,8 +14,9 @@ from tensorkeep.data.dataset import Field
 from tensorkeep.data.writing.fields import Fields, Value
 from tensorkeep.data.writing.writer import File, Packed, Writer
 from tensorkeep.database import Database
-from tensorkeep.errors import ArgumentError, StoreError, TensorKeepError
+from tensorkeep.errors import ArgumentError, StoreError, TensorKeepError, UnsupportedError
 from tensorkeep.hidden import failed_write, hidden, removal, sharing
+from tensorkeep.wire.caffe2.encode_tensor import LONGEST_RECORD
 from tensorkeep.wire.caffe2.protos import encode_record
 
 _MOST_FRAMES = 4096
@@ -64,6 +65,12 @@ class DatabaseWriter(Writer):
                 where = f"sample {number}, field {name!r}"
                 raise type(error)(error.problem, where=where, cure=error.cure) from None
         data = b"".join(parts)
+        if len(data) > LONGEST_RECORD:
+            raise UnsupportedError(
+                f"needs a record of {len(data):,} bytes; Caffe2 reads up to {LONGEST_RECORD:,}",
+                where=f"sample {number}",
+                cure="Make samples smaller: one record is one sample.",
+            )
         return Packed(number, len(data), data)
 
     def begin(self, path: str) -> File:

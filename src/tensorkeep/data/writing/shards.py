@@ -29,6 +29,7 @@ from tensorkeep.errors import ArgumentError, MissingError, StoreError, TensorKee
 from tensorkeep.hidden import failed_write, remove, sharing, take_place
 
 _PIECE = 4 << 20
+_READ_BY = ".index.safetensors"
 
 
 class Series:
@@ -102,7 +103,7 @@ class Series:
             return None
         found = self._check(read_manifest(self._partial), self._partial)
         self._written = found.dump()
-        remove(self.path(found, len(found.shards)))  # finished, and killed before it was listed
+        self._remove_unlisted(found)
         return found
 
     def _check(self, manifest: Manifest, path: str) -> Manifest:
@@ -128,11 +129,21 @@ class Series:
         """Remove the shards of a write that did not come to its end."""
         with contextlib.suppress(TensorKeepError):  # it is damaged: its shards stay
             begun = read_manifest(self._partial)
-            unlisted = os.path.basename(self.path(begun, len(begun.shards)))
-            for name in (*(shard.file for shard in begun.shards), unlisted):
-                if self._is_ours(name) and name not in kept:
-                    remove(os.path.join(self._folder, name))
+            self._remove_unlisted(begun)
+            for shard in begun.shards:
+                if shard.file not in kept:
+                    self._remove(shard.file)
         remove(self._partial)
+
+    def _remove_unlisted(self, manifest: Manifest) -> None:
+        """Remove the shard that was finished when a kill came before the manifest listed it."""
+        self._remove(os.path.basename(self.path(manifest, len(manifest.shards))))
+
+    def _remove(self, name: str) -> None:
+        """Remove a shard, and the index that reading it made; nothing that is not of this name."""
+        if self._is_ours(name):
+            remove(os.path.join(self._folder, name))
+            remove(os.path.join(self._folder, name + _READ_BY))
 
     def _taken(self) -> bool:
         pattern = re.compile(rf"{re.escape(self._stem)}-\d+{re.escape(self._ending)}")
@@ -191,8 +202,8 @@ class Series:
         """Remove the shards that a finished dataset has replaced."""
         kept = {shard.file for shard in manifest.shards}
         for name in manifest.replaces:
-            if self._is_ours(name) and name not in kept:
-                remove(os.path.join(self._folder, name))
+            if name not in kept:
+                self._remove(name)
         manifest = replace(manifest, replaces=())
         manifest.write(self.index, durable=self._durable)
         return manifest
