@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -31,14 +30,12 @@ from tensorkeep.data.sources import open as open_dataset
 from tensorkeep.data.sources.joined import JoinedDataset
 from tensorkeep.data.writing import write
 from tensorkeep.data.writing.manifest import INDEX
-from tensorkeep.dtypes import STRING
 from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError
 
 _SHOWN = 20  # damaged samples, or shards, to name
 _WHOLE = 8  # elements that head shows one by one
 _JSON_VALUES = 10_000
 _TEXT = 60
-_TOGETHER = 8 << 20  # bytes that verify reads at once
 _UNKNOWN = 1 << 16  # bytes that a sample is taken to have where they differ
 _INDEXES = (".index.safetensors", INDEX)
 
@@ -78,7 +75,7 @@ def info(asked: Asked) -> int:
 
 
 def _describe(path: str, dataset: Dataset) -> dict[str, Any]:
-    sample = _sample_bytes(dataset)
+    sample = dataset.nbytes
     return {
         "path": path,
         "kind": dataset.kind,
@@ -97,19 +94,6 @@ def _describe(path: str, dataset: Dataset) -> dict[str, Any]:
         "shards": _shards(dataset),
         "index": _index(path),
     }
-
-
-def _sample_bytes(dataset: Dataset) -> int | None:
-    """Count the bytes of a sample in memory; None where samples differ."""
-    sizes = [_field_bytes(field) for field in dataset.fields.values()]
-    return sum(size for size in sizes if size is not None) if sizes and None not in sizes else None
-
-
-def _field_bytes(field: Field) -> int | None:
-    kind = dtypes.DTYPES.get(field.dtype)
-    if kind is None or kind is STRING or field.shape is None:
-        return None
-    return math.prod(field.shape) * -(-kind.bits // 8)
 
 
 def _files(path: str) -> list[str]:
@@ -171,8 +155,7 @@ def _shape(field: Field) -> str:
 
 
 def _size_of(field: Field) -> str:
-    count = _field_bytes(field)
-    return "any" if count is None else size(count)
+    return "any" if field.nbytes is None else size(field.nbytes)
 
 
 # --- verify -------------------------------------------------------------------------------------
@@ -209,29 +192,10 @@ def _verify_one(asked: Asked, path: str) -> dict[str, Any]:
 
 
 def _damage(dataset: Dataset, report: Report | None) -> list[str]:
-    if type(dataset).verify is not Dataset.verify:  # it knows checksums of its own
+    if report is None:
         return dataset.verify()
-    each = _sample_bytes(dataset) or _UNKNOWN
-    together = max(1, _TOGETHER // max(each, 1))
-    damaged: list[str] = []
-    for start in range(0, len(dataset), together):
-        rows = np.arange(start, min(start + together, len(dataset)))
-        damaged += _damage_among(dataset, rows)
-        if report is not None:
-            report((int(rows[-1]) + 1) * each, len(dataset) * each)
-    return damaged
-
-
-def _damage_among(dataset: Dataset, rows: np.ndarray[Any, np.dtype[np.int64]]) -> list[str]:
-    """Read rows; where that fails, halve them until the damaged ones are found."""
-    try:
-        dataset.samples(rows)
-    except TensorKeepError as error:
-        if len(rows) == 1:
-            return [str(error)]
-        half = len(rows) // 2
-        return _damage_among(dataset, rows[:half]) + _damage_among(dataset, rows[half:])
-    return []
+    each = dataset.nbytes or _UNKNOWN
+    return dataset.verify(lambda done, total: report(done * each, total * each))
 
 
 def _say_verified(path: str, total: str, damaged: list[str]) -> None:
@@ -328,7 +292,7 @@ def convert(asked: Asked) -> int:
     if not asked.force and not asked.resume:
         _refuse_existing(target)
     with open_dataset(source, fields=asked.fields) as dataset:
-        each = _sample_bytes(dataset) or _UNKNOWN
+        each = dataset.nbytes or _UNKNOWN
         with progress("converting") as report:
 
             def tell(done: int, total: int) -> None:

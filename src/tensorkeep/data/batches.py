@@ -8,7 +8,7 @@ and going on costs nothing, wherever it is.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -112,7 +112,7 @@ class Batches:
         self._maker = Maker(
             self.dataset, makes_what("each", each), makes_what("transform", transform), self.seed
         )
-        self._pool: Processes | None = None
+        self._pool: Processes[Task] | None = None
         self._wants_pool = bool(processes)
         self._epoch = 0
         self._sample = 0
@@ -290,10 +290,12 @@ class Batches:
     def _walk(self, loop: int) -> Iterator[dict[str, Any]]:
         epoch, start = self._epoch, self._sample
         tasks = self._tasks(epoch, start)
+        made: Generator[dict[str, Any], None, None]
         if self._wants_pool:
             if self._pool is None:
                 self._pool = Processes(self._maker, self._workers)
-            made = map(self._placer.place, self._pool.ahead(tasks, prefetch=max(self._prefetch, 1)))
+            arrived = self._pool.ahead(tasks, prefetch=max(self._prefetch, 1))
+            made = (self._placer.place(batch) for batch in arrived)
         else:
 
             def make(task: Task) -> Any:
@@ -310,8 +312,7 @@ class Batches:
                 if loop != self._loop:
                     break
         finally:
-            if hasattr(made, "close"):
-                made.close()
+            made.close()
         if loop != self._loop:
             self._check_open()
             raise ArgumentError(
@@ -376,7 +377,7 @@ def _checked(state: Any) -> dict[str, Any]:
         value = state.get(name)
         if isinstance(value, np.generic):
             value = value.item()
-        if type(value) is not kind or (kind is int and value < 0):
+        if type(value) is not kind or (isinstance(value, int) and value < 0):
             raise CorruptError(
                 f"the state of batches has {value!r} for {name!r}, where "
                 f"{'text' if kind is str else kind.__name__} is needed",

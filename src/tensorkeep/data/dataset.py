@@ -1,16 +1,17 @@
 """Dataset: samples by their number, given many at once. Every kind of source is one of these.
 
-    with tk.data.open("train.lmdb") as dataset:
-        len(dataset), dataset.fields
-        dataset[17]                       # one sample: {"image": array, "label": array}
-        dataset.gather([17, 3, 99])       # a batch: the same fields, each with a first axis of 3
+with tk.data.open("train.lmdb") as dataset:
+    len(dataset), dataset.fields
+    dataset[17]                       # one sample: {"image": array, "label": array}
+    dataset.gather([17, 3, 99])       # a batch: the same fields, each with a first axis of 3
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -18,12 +19,17 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from tensorkeep import dtypes
 from tensorkeep.data.stacking import stack
-from tensorkeep.errors import ArgumentError, ClosedError
+from tensorkeep.errors import ArgumentError, ClosedError, TensorKeepError
 
 Rows = npt.NDArray[np.int64]
 Sample = dict[str, Any]
 Batch = dict[str, npt.NDArray[Any]]
+Progress = Callable[[int, int], None]  # is called with the samples done and how many there are
+
+_TOGETHER = 8 << 20  # bytes that verifying reads at once
+_UNKNOWN = 1 << 16  # bytes that a sample is taken to have where they differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,14 @@ class Field:
 
     dtype: str = ""
     shape: tuple[int, ...] | None = None
+
+    @property
+    def nbytes(self) -> int | None:
+        """The bytes that it takes in memory; None where samples differ, or for text."""
+        kind = dtypes.DTYPES.get(self.dtype)
+        if kind is None or kind is dtypes.STRING or self.shape is None:
+            return None
+        return math.prod(self.shape) * -(-kind.bits // 8)
 
     def __str__(self) -> str:
         shape = "any shape" if self.shape is None else str(self.shape)
@@ -117,15 +131,38 @@ class Dataset(ABC):
     @abstractmethod
     def _digest(self) -> str: ...
 
-    def verify(self) -> list[str]:
+    @property
+    def nbytes(self) -> int | None:
+        """The bytes that a sample takes in memory; None where samples differ."""
+        sizes = [field.nbytes for field in self.fields.values()]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if sizes and len(known) == len(sizes) else None
+
+    def verify(self, progress: Progress | None = None) -> list[str]:
         """Read everything; say what is damaged, a sentence each, with the sample's name."""
-        from_damage: list[str] = []
-        for row in range(len(self)):
-            try:
-                self.samples(np.array([row], np.int64))
-            except ValueError as error:
-                from_damage.append(str(error))
-        return from_damage
+        together = max(1, _TOGETHER // max(self.nbytes or _UNKNOWN, 1))
+        damaged: list[str] = []
+        for start in range(0, len(self), together):
+            stop = min(start + together, len(self))
+            damaged += self._damage(np.arange(start, stop))
+            if progress is not None:
+                progress(stop, len(self))
+        return damaged
+
+    def _damage(self, rows: Rows) -> list[str]:
+        """Read samples; where that fails, halve them until the damaged ones are found."""
+        try:
+            self._probe(rows)
+        except TensorKeepError as error:
+            if len(rows) == 1:
+                return [str(error)]
+            half = len(rows) // 2
+            return self._damage(rows[:half]) + self._damage(rows[half:])
+        return []
+
+    def _probe(self, rows: Rows) -> None:
+        """Read samples afresh, to find out whether they can be read."""
+        self.samples(rows)
 
     def __getitem__(self, index: int) -> Sample:
         """Give one sample, from the end where the number is negative.

@@ -82,9 +82,7 @@ class Maker:
                 )
         return batch
 
-    def _call(
-        self, function: Function, value: Any, name: str, key: tuple[int, ...]
-    ) -> Any:
+    def _call(self, function: Function, value: Any, name: str, key: tuple[int, ...]) -> Any:
         try:
             if function.takes_rng:
                 return function.call(value, rng=np.random.default_rng((self.seed, *key)))

@@ -85,7 +85,9 @@ class Permutation:
         for i in range(0, _ROUNDS, 2):
             row = (row + _mix(column ^ self._keys[i]) % rows) % rows
             column = (column + _mix(row ^ self._keys[i + 1]) % columns) % columns
-        return row * columns + column
+        cells = row * columns
+        cells += column
+        return cells
 
     def _backward(self, cells: _Words) -> _Words:
         rows, columns = self._sides
@@ -93,7 +95,9 @@ class Permutation:
         for i in range(_ROUNDS - 2, -1, -2):
             column = (column + columns - _mix(row ^ self._keys[i + 1]) % columns) % columns
             row = (row + rows - _mix(column ^ self._keys[i]) % rows) % rows
-        return row * columns + column
+        cells = row * columns
+        cells += column
+        return cells
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,9 @@ class Order:
             mixed[inside] = begin + permutation.at(positions[inside] - begin)
         places = mixed + np.where(mixed >= (short + 1) * self.block - lacking, lacking, 0)
         blocks, offsets = np.divmod(places, self.block)
-        return self._blocks.at(blocks) * self.block + offsets
+        found = self._blocks.at(blocks) * self.block
+        found += offsets
+        return found
 
     def _bounds(self, number: int, window: int) -> tuple[int, int]:
         """Give the positions between which a window lies."""

@@ -1,8 +1,8 @@
 """Batches made by worker processes, for work that holds Python's lock, such as transforms.
 
 A worker is a new interpreter, so that no thread or lock is copied into it. (A fork server would
-save it some 20 ms, and leave a folder behind where its owner is killed.) It takes tasks over a
-socket and leaves batches in memory that both share; the arrays handed out look at that memory,
+save a tenth of its start, and leave a folder behind where its owner is killed.) It takes tasks over
+a socket and leaves batches in memory that both share; the arrays handed out look at that memory,
 which is used again once the last of them is gone.
 
 Threads of this process wait for the workers, two for each, so that a worker finds the next task
@@ -112,6 +112,7 @@ class Processes(Generic[T]):
             prefetch: how many batches at most are being made, or wait, beyond the one taken last.
             then: called with each batch in the thread that waited for it, such as to place it.
         """
+        self._check_open()
         with self._choosing:
             self._check_open()
             for i, worker in enumerate(self._workers):
@@ -125,6 +126,7 @@ class Processes(Generic[T]):
         return threads.ahead(make, tasks, prefetch=prefetch, workers=_DEPTH * len(self._workers))
 
     def _least_busy(self) -> _Worker:
+        self._check_open()
         with self._choosing:
             self._check_open()
             living = [worker for worker in self._workers if not worker.dead]
@@ -147,6 +149,9 @@ class Processes(Generic[T]):
 
     def close(self) -> None:
         """End the workers: what is being made has a second to be done. Batches stay good."""
+        if os.getpid() != self._pid:
+            self._end()  # without the lock, which a thread that was not forked may hold
+            return
         with self._choosing:
             self._end()
 

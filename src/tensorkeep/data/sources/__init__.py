@@ -15,6 +15,7 @@ from tensorkeep.data.dataset import Dataset
 from tensorkeep.data.sources import columns, images, records, tar
 from tensorkeep.data.sources.arrays import (
     LONE,
+    flat,
     is_folder,
     of_arrays,
     of_state,
@@ -40,6 +41,7 @@ from tensorkeep.errors import (
 from tensorkeep.similar import did_you_mean
 from tensorkeep.state import State
 from tensorkeep.store import Location, Store
+from tensorkeep.tensor import Tensor
 
 _READ = (
     "Training data is read from arrays (safetensors, npz, npy, HDF5, zarr ...), tar shards, "
@@ -105,11 +107,13 @@ def open(what: Any, *, fields: Iterable[str] | None = None, kind: str | None = N
     if isinstance(what, list | tuple) and what and all(map(_is_source, what)):
         return _joined(what, names, kind)
     if isinstance(what, State):
-        return of_state(what, names)
+        return (
+            columns.of_columns(what, names) if columns.are_columns(what) else of_state(what, names)
+        )
     if isinstance(what, Location | Store):
         return open_arrays(what, names)
     if isinstance(what, Mapping):
-        return of_arrays(what, names)
+        return _of_mapping(what, names)
     if isinstance(what, np.ndarray) or _is_tensor(what):
         return of_arrays({LONE: what}, names, "the array")
     if hasattr(what, "__len__") and hasattr(what, "__getitem__"):
@@ -165,6 +169,14 @@ def _joined(parts: Sequence[Any], fields: list[str] | None, kind: str | None) ->
         listed = [os.fsdecode(os.fspath(part)) for part in parts]
         return open_several(listed, fields, partial(open_path, kind=kind))
     return JoinedDataset([open(part, fields=fields, kind=kind) for part in parts])
+
+
+def _of_mapping(given: Mapping[Any, Any], fields: list[str] | None) -> Dataset:
+    if any(str(name).endswith(":lengths") for name in given):
+        arrays = flat(given, "the columns")
+        if columns.are_columns({name: Tensor.of(array) for name, array in arrays.items()}):
+            return columns.of_columns(arrays, fields)
+    return of_arrays(given, fields)
 
 
 def _is_source(part: Any) -> bool:

@@ -24,10 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorkeep import api, checksum, frameworks
-from tensorkeep.data.dataset import Batch, Dataset, Field, Rows
+from tensorkeep.data.dataset import Batch, Dataset, Field, Progress, Rows
 from tensorkeep.data.fingerprint import combine, sampled
 from tensorkeep.data.sources.chosen import no_field
 from tensorkeep.data.sources.gathering import gather, rows_together, take
+from tensorkeep.data.sources.tensors import by_fields, looked_at
 from tensorkeep.errors import (
     FormatError,
     StoreError,
@@ -35,7 +36,7 @@ from tensorkeep.errors import (
     UnsafeError,
     UnsupportedError,
 )
-from tensorkeep.source import FileSource, Window
+from tensorkeep.source import FileSource
 from tensorkeep.state import State
 from tensorkeep.stores import Target
 from tensorkeep.tensor import Tensor
@@ -45,8 +46,6 @@ _T = TypeVar("_T")
 
 LONE = "data"  # what the field of a lone array is called
 _KEPT = 4 << 20  # bytes of a field that is kept once it was decoded
-_LOOKS = 8  # places of a decoded field that its digest looks at
-_LOOK = 4 << 10
 _NOTES = (".json", ".md", ".rst", ".txt", ".yaml", ".yml")  # beside arrays in a folder
 
 
@@ -128,11 +127,11 @@ class ArraysDataset(Dataset):
                 return combine(*told, sampled(source))
             finally:
                 source.close()
-        return combine(*told, *map(_looked_at, self._tensors.values()))
+        return combine(*told, *map(looked_at, self._tensors.values()))
 
-    def verify(self) -> list[str]:
+    def verify(self, progress: Progress | None = None) -> list[str]:
         """Check every field by the digest or checksum that came with it, or else read all of it."""
-        return [problem for name in self.fields for problem in self._problems(name)]
+        return by_fields(self, self._problems, self._tensors, progress)
 
     def _problems(self, name: str) -> list[str]:
         state, tensor = self._state, self._tensors[name]
@@ -218,9 +217,18 @@ def of_arrays(
     >>> of_arrays({"x": np.zeros((3, 2)), "y": [1, 2, 3]})
     ArraysDataset('the arrays', 3 samples)
     """
-    flat: dict[str, npt.NDArray[Any]] = {}
-    _flatten(arrays, (), flat, where)
-    return _of_memory(_chosen(flat, fields, where), "arrays", where)
+    return _of_memory(_chosen(flat(arrays, where), fields, where), "arrays", where)
+
+
+def flat(arrays: Mapping[Any, Any], where: str) -> dict[str, npt.NDArray[Any]]:
+    """Give arrays that nest in dicts by their dotted names.
+
+    Raises:
+        UnsupportedError: a value that is no array.
+    """
+    found: dict[str, npt.NDArray[Any]] = {}
+    _flatten(arrays, (), found, where)
+    return found
 
 
 def is_folder(path: str) -> bool:
@@ -340,15 +348,6 @@ def _shared_axis(tensors: Mapping[str, Tensor], where: str) -> int:
 
 def _block(tensor: Tensor, remark: str) -> int:
     return rows_together(tensor, remark) if tensor.shape and not tensor.source.mapped else 1
-
-
-def _looked_at(tensor: Tensor) -> bytes:
-    """Sample the bytes of a field: many places where they are there, few that are decoded."""
-    window = Window(tensor.source, tensor.offset, tensor.nbytes)
-    if window.mapped or tensor.nbytes <= _LOOK * _LOOKS:
-        return sampled(window)
-    starts = np.linspace(0, tensor.nbytes - _LOOK, _LOOKS, dtype=np.int64).tolist()
-    return b"".join(bytes(window.read(start, start + _LOOK)) for start in starts)
 
 
 def _of_memory(arrays: Mapping[str, npt.NDArray[Any]], kind: str, where: str) -> ArraysDataset:

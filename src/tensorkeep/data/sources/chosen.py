@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tensorkeep.data.dataset import Batch, Dataset, Rows, Sample
+from tensorkeep.data.dataset import Batch, Dataset, Progress, Rows, Sample
 from tensorkeep.data.fingerprint import combine
 from tensorkeep.errors import MissingError
 from tensorkeep.similar import did_you_mean
@@ -51,9 +51,9 @@ class ChosenDataset(Dataset):
         """Say what messages call a sample."""
         return self._dataset.name(row)
 
-    def verify(self) -> list[str]:
+    def verify(self, progress: Progress | None = None) -> list[str]:
         """Read everything, the other fields too."""
-        return self._dataset.verify()
+        return self._dataset.verify(progress)
 
     def _digest(self) -> str:
         return combine(self._dataset.digest, *self._names)

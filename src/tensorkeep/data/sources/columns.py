@@ -23,13 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorkeep import api, checksum, dtypes
-from tensorkeep.data.dataset import Batch, Dataset, Field, Rows, Sample
+from tensorkeep.data.dataset import Batch, Dataset, Field, Progress, Rows, Sample
 from tensorkeep.data.fingerprint import combine, sampled
 from tensorkeep.data.sources.gathering import gather, take
+from tensorkeep.data.sources.tensors import by_fields, looked_at
 from tensorkeep.database import Database
 from tensorkeep.errors import MissingError, TensorKeepError, UnsupportedError
 from tensorkeep.similar import did_you_mean
-from tensorkeep.source import FileSource, Window
+from tensorkeep.source import FileSource
 from tensorkeep.state import State
 from tensorkeep.stores import locate
 from tensorkeep.tensor import Tensor
@@ -37,10 +38,6 @@ from tensorkeep.wire.caffe2.columns import LENGTHS, Numbers, Tree, check_sizes, 
 
 _KEPT = 4 << 20  # bytes of a column that is kept once it was decoded
 _KEPT_FOR_ROWS = 256 << 20  # likewise, where rows are read in no order: many parts for a few values
-_LOOKS, _LOOK = (
-    8,
-    1 << 10,
-)  # places of a decoded column that its digest looks at, of so many elements
 _ENDING = f":{LENGTHS}"
 
 
@@ -158,23 +155,25 @@ class ColumnsDataset(Dataset):
                 return combine(*told, sampled(source))
             finally:
                 source.close()
-        return combine(*told, *map(_looked_at, self._needs.values()))
+        return combine(*told, *map(looked_at, self._needs.values()))
 
-    def verify(self) -> list[str]:
+    def verify(self, progress: Progress | None = None) -> list[str]:
         """Check each column by the digest or checksum that came with it, or else read it all."""
-        found = []
-        for name, tensor in self._tensors.items():
-            try:
-                if name in self._state.checks:
-                    self._state.checks[name]()
-                if (kept := self._state.digests.get(name)) is None:
-                    for _ in tensor.pieces():
-                        pass
-                elif (digest := checksum.digest(tensor)) != kept:
-                    raise checksum.mismatch(name, kept, digest, self.where)
-            except TensorKeepError as error:
-                found.append(f"{self.where}: the column {name!r} is damaged: {error.problem}")
-        return found
+        return by_fields(self, self._problems, self._tensors, progress)
+
+    def _problems(self, name: str) -> list[str]:
+        tensor = self._tensors[name]
+        try:
+            if name in self._state.checks:
+                self._state.checks[name]()
+            if (kept := self._state.digests.get(name)) is None:
+                for _ in tensor.pieces():
+                    pass
+            elif (digest := checksum.digest(tensor)) != kept:
+                raise checksum.mismatch(name, kept, digest, self.where)
+        except TensorKeepError as error:
+            return [f"{self.where}: the column {name!r} is damaged: {error.problem}"]
+        return []
 
     def close(self) -> None:
         """Close what the columns are read from, where it was opened here."""
@@ -313,13 +312,3 @@ def _lengths(tensor: Tensor, name: str, where: str) -> npt.NDArray[Any]:
             cure="Lengths are integers, one for each list.",
         )
     return tensor.numpy()
-
-
-def _looked_at(tensor: Tensor) -> bytes:
-    """Hash some of a tensor's values: where they lie in a mapped file, or as they are decoded."""
-    if tensor.source.mapped or tensor.dtype is dtypes.STRING:
-        return sampled(Window(tensor.source, tensor.offset, tensor.nbytes))
-    most = max(tensor.size - _LOOK, 0)
-    places = np.unique(np.linspace(0, most, _LOOKS, dtype=np.int64)).tolist()
-    seen = (tensor.elements(at, min(at + _LOOK, tensor.size)) for at in places)
-    return b"".join(np.ascontiguousarray(part).view(np.uint8).tobytes() for part in seen)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep.data.dataset import Batch, Dataset, Field, Rows, Sample
+from tensorkeep.data.dataset import Batch, Dataset, Field, Progress, Rows, Sample
 from tensorkeep.data.fingerprint import combine
 from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError, UnsupportedError
 
@@ -172,19 +172,22 @@ class JoinedDataset(Dataset):
         ]
         return combine("joined", len(self), *parts)
 
-    def verify(self) -> list[str]:
+    def verify(self, progress: Progress | None = None) -> list[str]:
         """Verify every part: as a whole where it is known what was written, or else each sample."""
         found: list[str] = []
+        done = 0
         for number, part in enumerate(self._parts):
             problem = part.check() if part.check else ""
             if problem:
                 found.append(f"{part.where}: {problem}")
-            if part.check and not problem:
-                continue
-            try:
-                found += self._opened(number).verify()
-            except TensorKeepError as error:  # damage can stop the opening itself
-                found.append(str(error))
+            if problem or not part.check:
+                try:
+                    found += self._opened(number).verify()
+                except TensorKeepError as error:  # damage can stop the opening itself
+                    found.append(str(error))
+            done += part.count
+            if progress is not None:
+                progress(done, len(self))
         return found
 
     def close(self) -> None:

@@ -54,7 +54,6 @@ from tensorkeep.wire.caffe2.protos import decode_record
 _LOOKED = 64  # records that are looked at for the fields, and for the digest
 _LOOKED_BYTES = 64 << 20  # of all these, where fewer are looked at
 _HASHED = 64 << 10  # bytes of each that the digest covers
-_BLOCK = 256  # records verified together
 
 _Array = npt.NDArray[Any]
 _Grammar = tuple[
@@ -147,27 +146,13 @@ class RecordsDataset(Dataset):
     def name(self, row: int) -> str:
         return f"sample {row} ({self._places.key(row)!r})"
 
-    def verify(self) -> list[str]:
-        damage: list[str] = []
-        for start in range(0, len(self), _BLOCK):
-            rows = np.arange(start, min(start + _BLOCK, len(self)))
-            try:
-                if self._together(rows, afresh=True) is None:
-                    deque(self._one_by_one(rows), maxlen=0)
-            except ValueError:
-                damage += self._damage(rows)
-        return damage
-
     def close(self) -> None:
         super().close()
         self._places.close()
 
-    def _damage(self, rows: Rows) -> Iterator[str]:
-        for row in rows.tolist():
-            try:
-                deque(self._one_by_one(np.array([row])), maxlen=0)
-            except ValueError as error:
-                yield str(error)
+    def _probe(self, rows: Rows) -> None:
+        if self._together(rows, afresh=True) is None:
+            deque(self._one_by_one(rows), maxlen=0)
 
     # --- many at once --------------------------------------------------------------------------
 

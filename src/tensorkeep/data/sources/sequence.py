@@ -127,15 +127,8 @@ class SequenceDataset(Dataset):
                 raise no_field(name, list(sample), f"{self.where}, {self.name(row)}")
         return {name: sample[name] for name in self._names}
 
-    def verify(self) -> list[str]:
-        """Read every sample; say which cannot be read."""
-        found = []
-        for row in range(len(self)):
-            try:
-                self._read(np.array([row], np.int64))
-            except TensorKeepError as error:
-                found.append(str(error))
-        return found
+    def _probe(self, rows: Rows) -> None:
+        self._read(rows)
 
     def _digest(self) -> str:
         told = next(

@@ -202,7 +202,7 @@ def _parse(key: str, source: Source, start: int, stop: int) -> Part:
         raise UnsupportedError(
             f"the record {key[:60]!r} is a TensorProtos: this is a database of training data",
             where=source.where,
-            cure="Read it with tensorkeep.caffe2, as TensorProtosDBInput did.",
+            cure="Read it with tensorkeep.data.open, or tk.Batches.",
         )
     raise problem
 
