@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import gc
-import importlib
 import json
 import os
 import select
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.data_peers import CASES, Given, Loader, fields_of
+from benchmarks.data_peers import CASES, Given, Loader, fields_of, import_all
 
 _SAMPLING = 1.0  # seconds
 _WARM = 20  # batches
@@ -162,9 +161,7 @@ def main() -> None:
     library, folder, samples, batch = sys.argv[1:]
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no answer
-    importlib.import_module(library)
-    if library in ("webdataset", "streaming"):
-        importlib.import_module("torch")
+    import_all(library)
     gc.freeze()
     print(json.dumps("ready"), file=out)
     for line in sys.stdin:

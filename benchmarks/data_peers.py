@@ -8,6 +8,7 @@ a user of PyTorch can do: a dataset that is asked for whole batches.
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import mmap
 import tarfile
@@ -349,6 +350,7 @@ def memcpy(given: Given) -> Loader:
 
 OURS = "tensorkeep"
 OURS_PLAIN = "tensorkeep, prefetch=0"
+BATCHED = "torch, batched"
 GATHER, MEMCPY = "limit: gather from a map", "limit: memcpy"
 
 CASES: dict[str, Case] = {
@@ -359,8 +361,8 @@ CASES: dict[str, Case] = {
     ),
     "torch": Case("torch", torch_loader(0)),
     f"torch, {WORKERS} workers": Case("torch", torch_loader(WORKERS)),
-    "torch, batched": Case("torch", torch_loader(0, batched=True)),
-    f"torch, batched, {WORKERS} workers": Case("torch", torch_loader(WORKERS, batched=True)),
+    BATCHED: Case("torch", torch_loader(0, batched=True)),
+    f"{BATCHED}, {WORKERS} workers": Case("torch", torch_loader(WORKERS, batched=True)),
     "grain": Case("grain", grain_loader),
     "webdataset": Case("webdataset", webdataset_loader(0), ("tar",)),
     f"webdataset, {WORKERS} workers": Case("webdataset", webdataset_loader(WORKERS), ("tar",)),
@@ -371,6 +373,21 @@ CASES: dict[str, Case] = {
 }
 
 
+# What is imported before anything is measured.
+IMPORTS = {
+    "tensorkeep": ["tensorkeep.data"],
+    "torchdata": ["torchdata.stateful_dataloader"],
+    "webdataset": ["torch", "webdataset"],
+    "streaming": ["torch", "streaming"],
+}
+
+
 def present(library: str) -> bool:
-    needed = {"tensorkeep": [], "numpy": [], "webdataset": ["torch"], "streaming": ["torch"]}
-    return all(map(importlib.util.find_spec, [library, *needed.get(library, [])]))
+    """Say whether all that a library needs is installed."""
+    needed = {name.partition(".")[0] for name in [library, *IMPORTS.get(library, [])]}
+    return all(map(importlib.util.find_spec, needed))
+
+
+def import_all(library: str) -> None:
+    for name in IMPORTS.get(library, [library]):
+        importlib.import_module(name)

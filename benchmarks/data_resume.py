@@ -22,7 +22,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.data_peers import SAMPLES, WORKERS, Given, fields_of, mosaic_dataset, our_source
+from benchmarks.data_peers import (
+    SAMPLES,
+    WORKERS,
+    Given,
+    fields_of,
+    import_all,
+    mosaic_dataset,
+    our_source,
+)
 
 PLACES = ("start", "half", "end")
 _AGAIN = 3
@@ -168,9 +176,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no answer
     resumer = RESUMERS[name]
-    __import__(resumer.library)
-    if resumer.library == "torchdata":
-        __import__("torchdata.stateful_dataloader")
+    import_all(resumer.library)
     given = Given(Path(folder), resumer.kind, int(batch))
     file = Path(folder) / "states.pickle"
     if place:

@@ -218,6 +218,25 @@ def create_beside(target: Path, mode: int | None) -> tuple[Path, int]:
     return temporary, fd
 
 
+def unnamed(target: str | os.PathLike[str]) -> int:
+    """Open a file beside a target that has no name and is gone with its last use.
+
+    Until it loses its name that is one which later saves sweep, if a kill comes in between.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    path = Path(os.path.realpath(target))
+    with sharing(path.parent):
+        name, fd = create_beside(path, 0o600)
+        try:
+            name.unlink()
+        except OSError:
+            os.close(fd)
+            raise
+    return fd
+
+
 def write_chunks(
     fd: int, chunks: Chunks, start: int, durable: bool, progress: Progress | None
 ) -> int:

@@ -125,7 +125,36 @@ def test_head_of_few_and_of_some_fields(run: Run, arrays: Path) -> None:
     assert run("data", "head", arrays, "-n", 0, "--json").json["files"][0]["head"] == []
     assert len(run("data", "head", arrays, "-n", 99, "--json").json["files"][0]["head"]) == 6
     ran = run("data", "head", arrays, "--fields", "z", "--json")
-    assert (ran.code, ran.json["error"]["kind"]) == (2, "MissingError")
+    assert (ran.code, ran.json["files"][0]["error"]["kind"]) == (2, "MissingError")
+
+
+@pytest.mark.parametrize("action", ["info", "head"])
+def test_a_file_that_cannot_be_read_keeps_no_other_back(
+    run: Run, arrays: Path, tar: Path, action: str
+) -> None:
+    missing = arrays.with_name("none.npz")
+    ran = run("data", action, missing, arrays, missing, tar)
+    assert ran.code == 2
+    assert ran.err.count("there is no such file") == 2
+    assert [f"{path}: " in ran.out for path in (arrays, tar)] == [True, True]
+    found = run("data", action, arrays, missing, tar, "--json")
+    assert found.code == 2
+    good, bad, other = found.json["files"]
+    assert (good["samples"], other["samples"]) == (6, 12)
+    assert bad.keys() == {"path", "error"}
+    assert (bad["path"], bad["error"]["kind"]) == (str(missing), "MissingError")
+
+
+def test_head_shows_what_comes_before_a_damaged_sample(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "train.minidb"
+    tk.data.write(samples(3), path)
+    data = path.read_bytes()
+    at = data.index(samples(3)[1]["image"].tobytes())
+    path.write_bytes(data[: at - 4] + bytes(4) + data[at:])
+    ran = run("data", "head", path)
+    assert ran.code == 2
+    assert "sample 0" in ran.out
+    assert "sample 1" in ran.err
 
 
 def test_head_as_json(run: Run, tar: Path) -> None:

@@ -74,7 +74,7 @@ def data(
     "ok", "kind", "samples", "damaged": [SENTENCE]}]}; head {"files": [{"path", "kind", "samples",
     "head": [{"name", "fields": {NAME: {"dtype", "shape", "values", "min", "max", "mean"}}}]}]},
     values being null where there are more than 10,000; convert {"source", "target", "samples",
-    "files", "bytes", "skipped"}.
+    "files", "bytes", "skipped"}. A file that cannot be read has "error" in place of the rest.
     """
     given = {
         "-n": count is not None,

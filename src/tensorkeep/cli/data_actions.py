@@ -61,17 +61,31 @@ class Asked:
 
 def info(asked: Asked) -> int:
     """Say what each is, without reading samples."""
-    described = []
-    for number, path in enumerate(asked.paths):
-        with open_dataset(path) as dataset:
-            described.append(_describe(path, dataset))
-            if not asked.as_json:
-                if number:
-                    say()
-                _say_info(described[-1], dataset)
+    return _each(asked, _info_one)
+
+
+def _each(asked: Asked, one: Callable[[Asked, str], dict[str, Any]]) -> int:
+    """Do something with every file; one that cannot be read keeps none of the others back."""
+    files: list[dict[str, Any]] = []
+    for path in asked.paths:
+        if not asked.as_json and any("error" not in file for file in files):
+            say()
+        try:
+            files.append(one(asked, path))
+        except TensorKeepError as error:
+            fail(error)
+            files.append({"path": path, "error": problem_of(error)})
     if asked.as_json:
-        say_json({"files": described})
-    return 0
+        say_json({"files": files})
+    return 2 if any("error" in file for file in files) else 0
+
+
+def _info_one(asked: Asked, path: str) -> dict[str, Any]:
+    with open_dataset(path) as dataset:
+        described = _describe(path, dataset)
+        if not asked.as_json:
+            _say_info(described, dataset)
+    return described
 
 
 def _describe(path: str, dataset: Dataset) -> dict[str, Any]:
@@ -215,29 +229,23 @@ def _say_verified(path: str, total: str, damaged: list[str]) -> None:
 
 def head(asked: Asked) -> int:
     """Show the first samples."""
-    told = []
-    for path in asked.paths:
-        with open_dataset(path, fields=asked.fields) as dataset:
-            kind, count = dataset.kind, len(dataset)
-            rows = dataset.check(np.arange(min(asked.count, count)))
-            samples = [
-                (dataset.name(int(r)), dataset.samples(rows[i : i + 1])[0])
-                for i, r in enumerate(rows)
-            ]
-        if asked.as_json:
-            shown = [
-                {"name": name, "fields": {field: _value(v) for field, v in sample.items()}}
-                for name, sample in samples
-            ]
-            told.append({"path": path, "kind": kind, "samples": count, "head": shown})
-            continue
-        say(f"{bold(clean(path))}: {clean(kind)}, {several(count, 'sample')}")
-        for name, sample in samples:
-            say(f"\n{bold(clean(name))}")
-            _say_sample(sample)
-    if asked.as_json:
-        say_json({"files": told})
-    return 0
+    return _each(asked, _head_one)
+
+
+def _head_one(asked: Asked, path: str) -> dict[str, Any]:
+    with open_dataset(path, fields=asked.fields) as dataset:
+        kind, count = dataset.kind, len(dataset)
+        if not asked.as_json:
+            say(f"{bold(clean(path))}: {clean(kind)}, {several(count, 'sample')}")
+        shown = []
+        for row in range(min(asked.count, count)):
+            name, sample = dataset.name(row), dataset[row]
+            if asked.as_json:
+                shown.append({"name": name, "fields": {n: _value(v) for n, v in sample.items()}})
+            else:
+                say(f"\n{bold(clean(name))}")
+                _say_sample(sample)
+    return {"path": path, "kind": kind, "samples": count, "head": shown}
 
 
 def _say_sample(sample: Sample) -> None:

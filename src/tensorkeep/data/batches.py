@@ -15,6 +15,7 @@ import numpy as np
 
 from tensorkeep.data.dataset import Batch, Dataset, Sample
 from tensorkeep.data.making import Maker, Task, makes_what
+from tensorkeep.data.memory import MEMORY
 from tensorkeep.data.order import Order
 from tensorkeep.data.placing import placer
 from tensorkeep.data.processes import Processes
@@ -58,8 +59,11 @@ class Batches:
             two has a parameter `rng`, it is given a NumPy generator that is drawn by the seed, the
             epoch and the sample (each) or the step and rank (transform).
         prefetch: batches that are made ahead of the one that is used, and all that wait in memory;
-            0 makes each when it is asked for, in the thread that asks.
-        workers: how many threads, or processes, make batches.
+            0 makes each when it is asked for, in the thread that asks. Processes have one each at
+            least.
+        workers: how many threads, or processes, make batches. By default two threads, but one
+            where functions of yours or a dataset of your own are called, which then need not be
+            fit for threads.
         processes: make them in processes, for functions that hold Python's lock.
         framework: "numpy", "torch" or "jax".
         device: where to place them, as the framework names it; to a GPU they go through pinned
@@ -92,7 +96,7 @@ class Batches:
         each: Callable[..., Sample] | None = None,
         transform: Callable[..., Batch] | None = None,
         prefetch: int = 2,
-        workers: int = 1,
+        workers: int | None = None,
         processes: bool = False,
         framework: str | None = None,
         device: Any = None,
@@ -102,7 +106,7 @@ class Batches:
         self.rank, self.world = ranks(rank, world)
         self.drop_last = bool(drop_last)
         self._prefetch = _whole("prefetch", prefetch, 0)
-        self._workers = _whole("workers", workers, 1)
+        given_workers = None if workers is None else _whole("workers", workers, 1)
         if shuffle not in (False, True, "blocks"):
             raise ArgumentError(f"shuffle is True, False or 'blocks', not {shuffle!r}")
         self._placer = placer(framework, device)
@@ -112,6 +116,8 @@ class Batches:
         self._maker = Maker(
             self.dataset, makes_what("each", each), makes_what("transform", transform), self.seed
         )
+        own = bool(each or transform or self.dataset.foreign)
+        self._workers = given_workers or (1 if own else 2)
         self._pool: Processes[Task] | None = None
         self._wants_pool = bool(processes)
         self._epoch = 0
@@ -267,6 +273,7 @@ class Batches:
             self._pool.close()
         if not self._given:
             self.dataset.close()
+        MEMORY.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -293,9 +300,10 @@ class Batches:
         made: Generator[dict[str, Any], None, None]
         if self._wants_pool:
             if self._pool is None:
-                self._pool = Processes(self._maker, self._workers)
-            arrived = self._pool.ahead(tasks, prefetch=max(self._prefetch, 1))
-            made = (self._placer.place(batch) for batch in arrived)
+                self._pool = Processes(self._maker, self._workers, describe=self._maker.describe)
+            made = self._pool.ahead(
+                tasks, prefetch=max(self._prefetch, self._workers), then=self._placer.place
+            )
         else:
 
             def make(task: Task) -> Any:

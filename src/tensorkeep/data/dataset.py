@@ -73,6 +73,8 @@ class Dataset(ABC):
             compressed chunk.
     """
 
+    foreign = False  # an object of the caller's gives the samples, which threads may not share
+
     def __init__(
         self,
         count: int,

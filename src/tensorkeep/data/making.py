@@ -73,10 +73,10 @@ class Maker:
             batch = {name: values[:0] for name, values in batch.items()}
         if self.transform is not None:
             key = (task.epoch, task.start, task.rank)
-            batch = self._call(self.transform, batch, self._names(task), key)
+            batch = self._call(self.transform, batch, self.describe(task), key)
             if not isinstance(batch, dict):
                 raise SampleError(
-                    f"transform gave a {type(batch).__name__} for {self._names(task)}",
+                    f"transform gave a {type(batch).__name__} for {self.describe(task)}",
                     where=dataset.where,
                     cure="It has to give a dict of arrays.",
                 )
@@ -93,7 +93,8 @@ class Maker:
                 where=self.dataset.where,
             ) from error
 
-    def _names(self, task: Task) -> str:
+    def describe(self, task: Task) -> str:
+        """Say in messages which samples a batch is made of."""
         rows = task.rows.tolist()
         more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
         shown = ", ".join(map(str, rows[:_SHOWN]))

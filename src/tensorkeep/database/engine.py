@@ -11,7 +11,8 @@ import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Self
 from weakref import WeakSet
 
@@ -20,6 +21,8 @@ import numpy as np
 from tensorkeep.database.handle import Handle
 from tensorkeep.database.staging import Staging
 from tensorkeep.errors import ClosedError, StoreError, TensorKeepError
+from tensorkeep.hidden import sharing
+from tensorkeep.replacing import create_beside
 from tensorkeep.source import FileSource, Source
 
 _PIECE = 8 << 20  # bytes that are copied at once
@@ -231,11 +234,14 @@ class RecordSource(Source):
         origin = self._origin
         if not isinstance(origin, Snapshot):
             return
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(origin.engine.path)) as file:
-            for start in range(0, self.size, _PIECE):
-                file.write(self._read(start, min(start + _PIECE, self.size)))
-            file.flush()
-            self._origin = FileSource(file.name)
+        target = Path(origin.engine.path)
+        with sharing(target.parent), ExitStack() as held:
+            name, fd = create_beside(target, 0o600)
+            held.callback(name.unlink)
+            with open(fd, "wb") as file:
+                for start in range(0, self.size, _PIECE):
+                    file.write(self._read(start, min(start + _PIECE, self.size)))
+            self._origin = FileSource(name)
 
     def close(self) -> None:
         self._origin = None

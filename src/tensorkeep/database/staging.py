@@ -6,12 +6,12 @@ import contextlib
 import io
 import mmap
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from tensorkeep.errors import StoreError, UnsupportedError
 from tensorkeep.hidden import failed_write
+from tensorkeep.replacing import unnamed
 from tensorkeep.store import Chunks, Late, Progress
 
 SPOOL_LIMIT = 64 << 20  # bytes that are staged in memory, before they go to a file
@@ -126,7 +126,8 @@ class Staging:
         try:
             spool = self._spool
             if type(spool) is io.BytesIO and spool.tell() + data.nbytes > SPOOL_LIMIT:
-                self._move(_unnamed(self._folder))
+                beside = os.path.join(self._folder, "changes")
+                self._move(open(unnamed(beside), "w+b", buffering=1 << 20))
             try:
                 return self._spool.write(data)
             except BufferError:  # a failure still holds views of it
@@ -162,12 +163,6 @@ class Staging:
             raise failed_write(error, os.fspath(self._folder)) from error
         with memoryview(mapped) as view:
             yield view
-
-
-def _unnamed(folder: str | os.PathLike[str]) -> BinaryIO:
-    fd, name = tempfile.mkstemp(dir=folder)
-    os.unlink(name)
-    return open(fd, "w+b", buffering=1 << 20)
 
 
 def check_size(size: int | None, limit: int | None) -> None:

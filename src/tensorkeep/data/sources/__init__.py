@@ -67,8 +67,8 @@ class Kind:
 # Those that look at bytes, then into a folder; last whatever `tensorkeep.open` does.
 KINDS: tuple[Kind, ...] = (
     Kind("tar", tar.recognises, tar.open_tar),
-    Kind("columns", columns.recognises, columns.open_columns),
     Kind("records", records.recognises, records.open_records),
+    Kind("columns", columns.recognises, columns.open_columns),
     Kind("images", images.recognises, images.open_images),
     Kind("npy", is_folder, open_folder),
     Kind("arrays", os.path.exists, open_arrays),

@@ -30,6 +30,7 @@ class ChosenDataset(Dataset):
         super().__init__(
             len(dataset), kept, where=dataset.where, kind=dataset.kind, block=dataset.block
         )
+        self.foreign = dataset.foreign
         self._dataset = dataset
         self._names = list(fields)
 

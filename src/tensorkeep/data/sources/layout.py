@@ -29,17 +29,16 @@ from tensorkeep.wire.caffe2.decode import Part, parse_tensor
 from tensorkeep.wire.caffe2.elements import (
     BYTE_DATA,
     RAW_DATA,
-    STRING_DATA,
     UNDEFINED,
     VARINT_FIELDS,
 )
 from tensorkeep.wire.caffe2.fields import BYTES, Record
 
-RAW, BOOL, BFLOAT16, NUMBERS, TEXT = "raw", "bool", "bfloat16", "numbers", "text"
+RAW, BOOL, BFLOAT16, NUMBERS = "raw", "bool", "bfloat16", "numbers"
 
+MOST_ITEMS = 16  # numbers or strings of a field
+MOST_FIELDS = 32
 _LARGE = 256  # bytes of values that are gathered for themselves, not with what is around them
-_MOST_ITEMS = 16  # numbers or strings of a field
-_MOST_FIELDS = 32
 _MOST_FIXED = 4 << 10  # bytes of one layout that are compared
 _MOST_LAYOUTS = 2048
 _MOST_ALIKE = 8  # layouts of one size
@@ -62,7 +61,7 @@ class Place(NamedTuple):
 
     kind: Kind
     coding: str
-    spans: Spans  # one, or one for each number or string
+    spans: Spans  # one, or one for each number
 
     @property
     def start(self) -> int:
@@ -136,12 +135,7 @@ class Layout:
 
     def values(self, place: Place, looked: list[Bytes], count: int) -> Array:
         """Decode a field that is not large from what was looked at."""
-        if place.coding == TEXT:
-            out = np.empty((count, len(place.spans)), object)
-            for column, (start, stop) in enumerate(place.spans):
-                found = self._bytes(looked, start, stop, count)
-                out[:, column] = [row.tobytes() for row in found]
-        elif place.coding == NUMBERS:
+        if place.coding == NUMBERS:
             columns = [
                 _number(self._bytes(looked, *span, count), place.kind.dtype) for span in place.spans
             ]
@@ -172,15 +166,20 @@ def finish(found: Bytes, place: Place) -> Array:
 
 
 def _number(found: Bytes, dtype: np.dtype[Any]) -> Array:
-    """Decode a varint of each row, casting as C does."""
+    """Decode a varint of each row."""
     value: npt.NDArray[np.uint64] = (found[:, 0] & 0x7F).astype(np.uint64)
     for column in range(1, found.shape[1]):
         value |= (found[:, column] & 0x7F).astype(np.uint64) << np.uint64(7 * column)
+    return cast(value, dtype)
+
+
+def cast(words: npt.NDArray[np.uint64], dtype: np.dtype[Any]) -> Array:
+    """Make values of the numbers that stand for them, as C does."""
     if dtype == np.bool_:
-        return np.not_equal(value, 0)
+        return np.not_equal(words, 0)
     if dtype == np.float16:
-        return value.astype(np.uint16).view(np.float16)
-    number: Array = value.astype(dtype)
+        return words.astype(np.uint16).view(np.float16)
+    number: Array = words.astype(dtype)
     return number
 
 
@@ -252,7 +251,7 @@ def of_protos(data: bytes) -> dict[str, Place] | None:
     names: list[str] = []
     places: list[Place] = []
     for number, wire, begin, end, _ in record.walk(0, len(data)):
-        if (number, wire) != (1, BYTES) or len(places) == _MOST_FIELDS:
+        if (number, wire) != (1, BYTES) or len(places) == MOST_FIELDS:
             return None
         part = parse_tensor("", source, "", begin, end)
         place = _place(part, source)
@@ -280,31 +279,40 @@ def of_datum(data: bytes) -> dict[str, Place] | None:
 
 def _place(part: Part, source: Source) -> Place | None:
     """Find the values of a tensor; None where they lie in no simple way."""
+    head, kind = part.head, kind_of(part)
+    if kind is None or (head.count and not head.values.together):
+        return None
+    place = plain_place(part, kind)
+    if place is not None or head.count > MOST_ITEMS or head.field not in VARINT_FIELDS:
+        return place
+    start, stop = part.start + head.values.start, part.start + head.values.stop
+    spans = list(_varints(bytes(source.read(start, stop)), start))
+    return Place(kind, NUMBERS, tuple(spans)) if len(spans) == head.count else None
+
+
+def kind_of(part: Part) -> Kind | None:
+    """Say what the values of a tensor are; None where it is damaged, or a part of one."""
     head = part.head
     if head.problem is not None or head.dtype is None or head.code == UNDEFINED:
         return None
-    text = head.dtype is dtypes.STRING
-    if (head.begin, head.end) != (0, head.count) or not (text or head.values.together):
+    if (head.begin, head.end) != (0, head.count):
         return None
+    text = head.dtype is dtypes.STRING
+    return Kind(np.dtype(object) if text else head.dtype.numpy, head.shape)
+
+
+def plain_place(part: Part, kind: Kind) -> Place | None:
+    """Find values that take as many bytes in all records; None where they do not."""
+    head = part.head
     start, stop = part.start + head.values.start, part.start + head.values.stop
-    kind = Kind(np.dtype(object) if text else head.dtype.numpy, head.shape)
     if head.count == 0:
-        return Place(kind, TEXT if text else RAW, ())
-    if head.offset >= 0:
+        return Place(kind, RAW, ())
+    if head.offset >= 0 and head.dtype is not None:
         return Place(kind, RAW, ((start, start + head.dtype.nbytes(head.count)),))
     if head.field == RAW_DATA:
         return Place(kind, BFLOAT16, ((start, stop),))
     if head.field == BYTE_DATA and head.dtype is dtypes.BOOL:
         return Place(kind, BOOL, ((start, stop),))
-    if head.count > _MOST_ITEMS:
-        return None
-    if head.field == STRING_DATA:
-        record = Record(source, part.start, part.start + part.size, "")
-        spans = record.find(STRING_DATA, part.start, part.start + part.size)
-        return Place(kind, TEXT, tuple(spans)) if len(spans) == head.count else None
-    if head.field in VARINT_FIELDS:
-        spans = list(_varints(bytes(source.read(start, stop)), start))
-        return Place(kind, NUMBERS, tuple(spans)) if len(spans) == head.count else None
     return None
 
 

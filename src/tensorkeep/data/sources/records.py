@@ -6,8 +6,8 @@ Those of Caffe, whose records are Datum messages, are read too, with the fields 
         dataset.gather([17, 3])     # {"image": uint8 (2, 3, 64, 64), "label": int32 (2,)}
 
 Samples come in stored order, which in a database that sorts its keys is that of the keys. Records
-that are laid out alike are not parsed one by one: their values are copied out of the file at once,
-after what is around the values has been compared.
+that are laid out alike, or at least made alike, are not parsed one by one: their values are copied
+out of the file at once, after what is around the values has been compared.
 
 Facts: caffe2.proto and Caffe2's TensorProtosDBInput (PyTorch 1.10).
 """
@@ -36,6 +36,7 @@ from tensorkeep.data.sources.layout import (
     of_datum,
     of_protos,
 )
+from tensorkeep.data.sources.outline import Outlines
 from tensorkeep.data.sources.places import find_kind, first_value, open_places
 from tensorkeep.data.sources.remembered import Remembered
 from tensorkeep.errors import (
@@ -122,6 +123,7 @@ class RecordsDataset(Dataset):
         try:
             self._read, parse = self._grammar()
             self._layouts = Layouts(parse)
+            self._outlines = Outlines() if parse is of_protos else None
             self._found = found = self._look()
             self.fields = found if fields is None else _chosen(found, fields, path)
         except BaseException:
@@ -168,11 +170,12 @@ class RecordsDataset(Dataset):
             groups, rest = self._sort(view, starts, sizes)
             for group in groups:
                 self._remembered.note(rows[group.places], group.layout, group.looked)
+            walked, rest = self._walk(view, starts, sizes, rest)
             decoded = {i: self._decode(view, rows, starts, sizes, i) for i in rest}
-            names = self._names(groups, decoded)
+            names = self._names(groups, walked, decoded)
             if names is None:
                 return None
-            columns = [_Column(name, groups, decoded) for name in names]
+            columns = [_Column(name, groups, walked, decoded) for name in names]
             if not all(column.uniform for column in columns):
                 return None
             return {column.name: column.fill(view, starts) for column in columns}
@@ -181,6 +184,8 @@ class RecordsDataset(Dataset):
         """Sort records by their layouts; give the numbers of those that have none."""
         groups: list[_Group] = []
         rest: list[int] = []
+        if self._outlines is not None and self._outlines.known:  # then sizes are many
+            return groups, list(range(len(sizes)))
         for size, places in _by_size(sizes):
             known = iter(self._layouts.of_size(size))
             while places.size:
@@ -201,12 +206,38 @@ class RecordsDataset(Dataset):
                     places = places[~fits]
         return groups, rest
 
-    def _names(self, groups: list[_Group], decoded: dict[int, Sample]) -> list[str] | None:
+    def _walk(
+        self, view: Bytes, starts: Numbers, sizes: Numbers, rest: list[int]
+    ) -> tuple[list[_Walked], list[int]]:
+        """Read records that consist of the same; give the numbers of those that do not."""
+        walked: list[_Walked] = []
+        left: list[int] = []
+        places = np.array(rest, np.int64)
+        known = iter(self._outlines.known if self._outlines is not None else ())
+        while places.size and self._outlines is not None:
+            outline, first = next(known, None), int(starts[places[0]])
+            if outline is None:
+                data = view[first : first + int(sizes[places[0]])].tobytes()
+                outline = self._outlines.learn(data)
+                if outline is None:
+                    left.append(int(places[0]))
+                    places = places[1:]
+                    continue
+            fits, values = outline.read(view, starts[places], sizes[places], self._wanted)
+            if fits.any():
+                walked.append(_Walked(places[fits], values))
+                places = places[~fits]
+        return walked, [*left, *places.tolist()]
+
+    def _names(
+        self, groups: list[_Group], walked: list[_Walked], decoded: dict[int, Sample]
+    ) -> list[str] | None:
         """Give the fields to read; None where not all records have the same ones."""
         if self._wanted is not None:
             return self._wanted
         sets = [
             *(group.layout.places.keys() for group in groups),
+            *(group.values.keys() for group in walked),
             *map(dict.keys, decoded.values()),
         ]
         return list(sets[0]) if all(names == sets[0] for names in sets) else None
@@ -312,22 +343,39 @@ class _Group(NamedTuple):
     looked: list[Bytes]
 
 
-class _Column:
-    """A field of a batch, which comes from records of one layout or several."""
+class _Walked(NamedTuple):
+    """Records of a batch that consist of the same: their numbers, and their fields."""
 
-    def __init__(self, name: str, groups: list[_Group], decoded: dict[int, Sample]) -> None:
+    places: npt.NDArray[np.int64]
+    values: dict[str, _Array]
+
+
+class _Column:
+    """A field of a batch, which comes from records that were read in one way or several."""
+
+    def __init__(
+        self,
+        name: str,
+        groups: list[_Group],
+        walked: list[_Walked],
+        decoded: dict[int, Sample],
+    ) -> None:
         self.name = name
         self._decoded = {i: sample[name] for i, sample in decoded.items()}
         found = [(group, group.layout.places.get(name)) for group in groups]
         self._parts = [(group, place) for group, place in found if place is not None]
         kinds = {place.kind for _, place in self._parts}
+        self._walked = [(group.places, group.values[name]) for group in walked]
+        kinds |= {Kind(values.dtype, values.shape[1:]) for _, values in self._walked}
         kinds |= {_kind(value) for value in self._decoded.values()}
         self._kind = next(iter(kinds))
         self.uniform = len(kinds) == 1 and len(found) == len(self._parts)
 
     def fill(self, view: Bytes, starts: Numbers) -> _Array:
         """Give the values of all records, in a fresh array."""
-        if not self._decoded:
+        if len(self._walked) == 1 and len(self._walked[0][0]) == len(starts):
+            return self._walked[0][1]
+        if not self._decoded and not self._walked:
             if len(self._parts) == 1:
                 return _of_group(*self._parts[0], view, starts)
             if len({(place.large, place.coding, place.size) for _, place in self._parts}) == 1:
@@ -337,6 +385,8 @@ class _Column:
         out = np.empty((len(starts), *self._kind.shape), self._kind.dtype)
         for group, place in self._parts:
             out[group.places] = _of_group(group, place, view, starts)
+        for places, values in self._walked:
+            out[places] = values
         for i, value in self._decoded.items():
             out[i] = value
         return out

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorkeep.data.ranges import Bytes, Numbers, gather
-from tensorkeep.data.sources.layout import TEXT, Array, Layout, Place, finish
+from tensorkeep.data.sources.layout import Array, Layout, Place, finish
 
 _MOST_LAYOUTS = (1 << 15) - 1
 _MOST_BYTES = 64  # of a record, in all small fields
@@ -84,7 +84,7 @@ class Remembered:
         alike = {name: _likeness(place) for name, place in places.items()}
         if self._alike is None:
             small = {name: place for name, place in places.items() if not place.large}
-            if any(place.coding == TEXT for place in small.values()):
+            if any(place.kind.dtype.hasobject for place in small.values()):
                 return 0
             widths = {n: p.kind.dtype.itemsize * _count(p) for n, p in small.items()}
             if sum(widths.values()) > _MOST_BYTES:

@@ -47,6 +47,8 @@ class SequenceDataset(Dataset):
         MissingError: there is no such field.
     """
 
+    foreign = True
+
     def __init__(self, items: Any, fields: Sequence[str] | None = None) -> None:
         kind = type(items)
         where = f"the {kind.__name__}"

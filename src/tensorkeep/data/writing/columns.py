@@ -12,19 +12,18 @@ import inspect
 import mmap
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from tensorkeep import api, dtypes, quantized
+from tensorkeep import api, dtypes, quantized, syscalls
 from tensorkeep.data.dataset import Field
 from tensorkeep.data.writing.fields import Fields, Value, encoded, size_of_value
 from tensorkeep.data.writing.writer import File, Packed, Writer
 from tensorkeep.errors import ArgumentError, LossError, MissingError, UnsupportedError
 from tensorkeep.format import Format
-from tensorkeep.hidden import failed_write, sharing
-from tensorkeep.replacing import create_beside
+from tensorkeep.hidden import failed_write
+from tensorkeep.replacing import unnamed
 from tensorkeep.source import MemorySource, Source
 from tensorkeep.state import State
 from tensorkeep.tensor import Tensor
@@ -141,7 +140,7 @@ class _Columns(File):
         return _Numbers(field.dtype, shape, self._spool())
 
     def _spool(self) -> BinaryIO:
-        return self._held.enter_context(_unnamed(self._path))
+        return self._held.enter_context(open(unnamed(self._path), "w+b", buffering=_BUFFER))
 
     def add(self, packed: Packed) -> None:
         try:
@@ -218,13 +217,19 @@ def _mapped(spool: BinaryIO, where: str) -> Source:
     size = os.fstat(spool.fileno()).st_size
     if not size:
         return MemorySource(b"", where)
-    return MemorySource(memoryview(mmap.mmap(spool.fileno(), size, prot=mmap.PROT_READ)), where)
+    return _Spooled(memoryview(mmap.mmap(spool.fileno(), size, prot=mmap.PROT_READ)), where)
 
 
-def _unnamed(target: str) -> BinaryIO:
-    """Open a file that loses its name at once, which until then is one that later saves sweep."""
-    path = Path(os.path.realpath(target))
-    with sharing(path.parent):
-        name, fd = create_beside(path, None)
-        os.unlink(name)
-    return open(fd, "w+b", buffering=_BUFFER)
+class _Spooled(MemorySource):
+    """A map whose pages count as memory no longer than until the next piece is read."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self, view: memoryview, where: str) -> None:
+        super().__init__(view, where)
+        self._last = view[:0]
+
+    def _read(self, start: int, stop: int) -> memoryview:
+        last, self._last = self._last, super()._read(start, stop)
+        syscalls.let_go(last)
+        return self._last
