@@ -144,7 +144,7 @@ def test_errors_of_ours_come_as_they_are(pool: Processes[Task]) -> None:
         ("leaves", TensorKeepError, "raised SystemExit: 3"),
         ("listed", UnsupportedError, "a batch is a list"),
         ("odd_field", UnsupportedError, "the field 'x' of a batch is a list"),
-        ("odd_element", UnsupportedError, "the field 'x' of a batch has a NoneType in it"),
+        ("odd_element", UnsupportedError, "the field 'x' of a batch has a set in it"),
         ("odd_type", UnsupportedError, "the field 'x' of a batch has elements of StringDType"),
     ],
 )

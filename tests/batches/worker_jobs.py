@@ -105,7 +105,7 @@ def odd_field(number: int) -> Any:
 
 
 def odd_element(number: int) -> Any:
-    return {"x": np.array([None, "a"], object)}
+    return {"x": np.array([{1}, "a"], object)}
 
 
 def odd_type(number: int) -> Any:

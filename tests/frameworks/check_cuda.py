@@ -136,6 +136,21 @@ def check_values(folder: Path, device: Any) -> None:
         expect(torch.equal(moment.cpu(), loaded["adam"]["state"][0]["exp_avg"]), "moments differ")
         return ""
 
+    def pieces_of_all_types() -> str:
+        # Several pieces, the last of them short, and one that is just worth them.
+        for count in (5 * MIB // 16 + 3, MIB // 16):
+            made = {}
+            for name in DTYPES:
+                kind = getattr(torch, name)
+                codes = torch.arange(count * kind.itemsize * (16 // kind.itemsize)) % 251
+                codes = codes.to(torch.uint8)
+                made[name] = (codes % 2 if name == "bool" else codes).view(kind).to(device)
+            tk.save(made, path)
+            for name, tensor in tk.load(path, framework="torch", device=str(device)).items():
+                expect_same(tensor, made[name])
+        return ""
+
+    part("large ones, piece by piece", pieces_of_all_types)
     part("strides, conjugates, views", strides)
     part("tied tensors", ties)
     part("a device that is not there", refused)
@@ -381,6 +396,7 @@ def main() -> int:
     options.add_argument("--device", default="cuda")
     options.add_argument("--gib", type=float, default=2.0, help="the size of the large workloads")
     options.add_argument("--runs", type=int, default=5)
+    options.add_argument("--kinds", nargs="*", default=["large", "mixed", "many"])
     options.add_argument(
         "--folder", type=Path, help="where to write; a temporary folder if not set"
     )
@@ -397,7 +413,7 @@ def main() -> int:
     try:
         say("\nvalues")
         check_values(folder, device)
-        for kind in ("large", "mixed", "many"):
+        for kind in chosen.kinds:
             try:
                 time_kind(kind, folder, device, chosen.gib, chosen.runs)
             except Exception:

@@ -164,6 +164,62 @@ def test_the_place_moves_in_the_batches_where_there_are_no_workers(torch: Any) -
     assert (source.epoch, source.sample) == (0, 24)
 
 
+def test_workers_that_stay_follow_a_seek(torch: Any) -> None:
+    source = batches()
+    loader = loader_of(torch, source, 2, persistent_workers=True)
+    numbers(loader)
+    source.seek(0, 40)
+    assert numbers(loader) == expected(0)[5:]
+    assert numbers(loader) == expected(1)
+    source.seek(0, 40)
+    assert numbers(loader) == expected(0)[5:]
+
+
+def test_other_numbers_of_workers_go_on_with_the_next_epoch(torch: Any) -> None:
+    source = batches()
+    for epoch, workers in enumerate([2, 4, 1, 0, 3]):
+        assert numbers(loader_of(torch, source, workers)) == expected(epoch)
+
+
+def test_seeds_that_are_always_the_same(torch: Any) -> None:
+    loader = loader_of(torch, batches(), 2)
+    for epoch in range(3):
+        torch.manual_seed(0)
+        assert numbers(loader) == expected(epoch)
+
+
+def test_a_worker_that_missed_a_loop_is_in_the_epoch_of_the_others(torch: Any) -> None:
+    source = batches()
+    whole = torch_data.iterable(source)
+    info = torch.utils.data._utils.worker.WorkerInfo
+
+    def share(worker: int, loop: int) -> Any:
+        called = info(id=worker, num_workers=2, seed=1000 * loop + worker, dataset=whole)
+        return torch_data._Share(source, whole._shared, called)
+
+    share(0, loop=1)
+    for order in ([0, 1], [1, 0]):
+        first, second = (share(worker, loop=2 + order[0]) for worker in order)
+        assert first._epoch == second._epoch == 1 + order[0]
+
+
+def test_a_place_that_only_workers_know_is_not_saved(torch: Any, tmp_path: Path) -> None:
+    source = batches()
+    loader = loader_of(torch, source, 2)
+    assert source.state_dict()["sample"] == 0
+    iterator = iter(loader)
+    next(iterator)
+    with tk.Checkpointer(tmp_path) as checkpointer:
+        with pytest.raises(ArgumentError, match="Save torchdata's StatefulDataLoader in place"):
+            checkpointer.save(1, {"data": source})
+        del iterator
+        source.seek(0, 8)
+        checkpointer.save(1, {"data": source})
+        source.seek(1)
+        checkpointer.restore(like={"data": source})
+    assert numbers(loader) == expected(0)[1:]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ranks_share_the_epoch(torch: Any, workers: int) -> None:
     found = [numbers(loader_of(torch, batches(rank=rank, world=3), workers)) for rank in range(3)]
@@ -268,7 +324,8 @@ def test_other_ranks_go_on_where_a_step_is_as_large(torch: Any) -> None:
 
 def test_another_state_is_refused(torch: Any) -> None:
     source = batches()
-    share = torch_data._Share(source, 0, 1, torch.zeros(3, dtype=torch.int64))
+    info = torch.utils.data._utils.worker.WorkerInfo(id=0, num_workers=1, seed=7, dataset=None)
+    share = torch_data._Share(source, torch_data._Workers(source), info)
     with pytest.raises(CorruptError, match="no state of a DataLoader's worker"):
         share.load_state_dict(source.state_dict())
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from tensorkeep.data.dataset import Batch, Dataset, Sample
 from tensorkeep.data.making import Maker, Task, makes_what
-from tensorkeep.data.memory import MEMORY
+from tensorkeep.data.memory import MEMORY, using
 from tensorkeep.data.order import Order
 from tensorkeep.data.placing import placer
 from tensorkeep.data.processes import Processes
@@ -35,6 +35,16 @@ _SETTINGS = {
     "block": "the blocks that are shuffled",
     "drop_last": "drop_last",
 }
+
+
+class Followers(Protocol):
+    """Who else reads batches from the place on, in other processes, and has to know it."""
+
+    def moved(self, epoch: int, sample: int) -> None:
+        """Take note of another place."""
+
+    def check(self, where: str) -> None:
+        """Refuse to have the place saved when others have read on from it."""
 
 
 class Batches:
@@ -122,6 +132,7 @@ class Batches:
         self._wants_pool = bool(processes)
         self._epoch = 0
         self._sample = 0
+        self._followers: Followers | None = None
         self._loop = 0  # the number of the loop that moves the place; others have to stop
         self._closed = False
 
@@ -156,18 +167,26 @@ class Batches:
                 where=self.dataset.where,
             )
         self._loop += 1
-        self._epoch, self._sample = epoch, sample
+        self._move(epoch, sample)
 
     def state_dict(self) -> dict[str, Json]:
         """Give the place, and what has to be the same for it to mean the same: plain JSON.
 
         It is the place of what was given out, however much was prefetched, and the same on every
         rank. A Checkpointer saves it by itself: `ck.save(step, {"model": ..., "data": batches})`.
+
+        Raises:
+            ArgumentError: the workers of a DataLoader have read on, and only they know how far.
         """
+        if self._followers is not None:
+            self._followers.check(self.dataset.where)
+        return self._state(self._epoch, self._sample)
+
+    def _state(self, epoch: int, sample: int) -> dict[str, Json]:
         return {
             "version": _VERSION,
-            "epoch": self._epoch,
-            "sample": self._sample,
+            "epoch": epoch,
+            "sample": sample,
             **self._settings(),
             "batch_size": self.batch_size,
             "world": self.world,
@@ -180,6 +199,10 @@ class Batches:
             MismatchError: the data or a setting is another one; the message shows both.
             CorruptError: it is no such state.
         """
+        self.seek(*self._place_in(state))
+
+    def _place_in(self, state: Mapping[str, Any]) -> tuple[int, int]:
+        """Give the epoch and the sample of a state that is one of these batches."""
         given = _checked(state)
         now = self._settings()
         wrong = [
@@ -196,7 +219,7 @@ class Batches:
                 cure="Give what it was saved with, or go to a place of your own choice with "
                 f"seek(epoch={given['epoch']}, sample={given['sample']}).",
             )
-        self.seek(given["epoch"], given["sample"])
+        return given["epoch"], given["sample"]
 
     def _settings(self) -> dict[str, Json]:
         return {
@@ -307,7 +330,8 @@ class Batches:
         else:
 
             def make(task: Task) -> Any:
-                return self._placer.place(self._maker(task))
+                with using(self._placer.memory):
+                    return self._placer.place(self._maker(task))
 
             made = ahead(make, tasks, prefetch=self._prefetch, workers=self._workers)
         try:
@@ -315,7 +339,7 @@ class Batches:
                 if loop != self._loop:
                     break
                 start = min(start + self._stride, len(self.dataset))
-                self._sample = start
+                self._move(epoch, start)
                 yield self._placer.hand_over(batch)
                 if loop != self._loop:
                     break
@@ -328,7 +352,12 @@ class Batches:
                 where=self.dataset.where,
                 cure="Begin a new loop after seek, load_state_dict or another loop.",
             )
-        self._epoch, self._sample = epoch + 1, 0
+        self._move(epoch + 1, 0)
+
+    def _move(self, epoch: int, sample: int) -> None:
+        self._epoch, self._sample = epoch, sample
+        if self._followers is not None:
+            self._followers.moved(epoch, sample)
 
     def _tasks(self, epoch: int, start: int) -> Iterator[Task]:
         """Say what this rank reads in each step from a place on."""

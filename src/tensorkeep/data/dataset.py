@@ -28,6 +28,8 @@ Sample = dict[str, Any]
 Batch = dict[str, npt.NDArray[Any]]
 Progress = Callable[[int, int], None]  # is called with the samples done and how many there are
 
+JSON = "json"  # what Field.dtype is for values of JSON
+
 _TOGETHER = 8 << 20  # bytes that verifying reads at once
 _UNKNOWN = 1 << 16  # bytes that a sample is taken to have where they differ
 
@@ -37,8 +39,8 @@ class Field:
     """What is known of a field of every sample.
 
     Args:
-        dtype: the name of the element type, as `tensorkeep.dtypes` calls it; "" where samples
-            differ or nobody has looked.
+        dtype: the name of the element type, as `tensorkeep.dtypes` calls it; "json" for values of
+            JSON; "" where samples differ or nobody has looked.
         shape: of one sample; None where samples differ or nobody has looked.
     """
 
@@ -56,6 +58,15 @@ class Field:
     def __str__(self) -> str:
         shape = "any shape" if self.shape is None else str(self.shape)
         return f"{self.dtype or 'any type'}, {shape}"
+
+
+def json_in(fields: Mapping[str, Field]) -> list[str]:
+    """Name the fields whose values are JSON: their dicts and lists stay what they are in batches.
+
+    >>> json_in({"image": Field("uint8"), "meta": Field(JSON)})
+    ['meta']
+    """
+    return [name for name, field in fields.items() if field.dtype == JSON]
 
 
 class Dataset(ABC):
@@ -105,7 +116,8 @@ class Dataset(ABC):
             CorruptError: a sample is damaged; the message names it.
             UnsupportedError: samples differ in shape or type, and so make no batch.
         """
-        return stack(self.samples(rows), [self.name(int(row)) for row in rows], self.where)
+        names = [self.name(int(row)) for row in rows]
+        return stack(self.samples(rows), names, self.where, json_in(self.fields))
 
     def samples(self, rows: Rows) -> list[Sample]:
         """Give samples one by one, which may differ in shape.

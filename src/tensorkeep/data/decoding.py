@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorkeep.data.dataset import Field
+from tensorkeep.data.dataset import JSON, Field
 from tensorkeep.data.pictures import ENDINGS, decode_picture
 from tensorkeep.errors import CorruptError, MissingError
 from tensorkeep.source import MemorySource, Source
@@ -150,6 +150,6 @@ _DECODERS = {
     "npy": Decoder(_decode_npy, _UNKNOWN),
     **dict.fromkeys(NUMBERS, Decoder(_decode_number, Field("int64", ()))),
     **dict.fromkeys(("txt", "text", "transcript"), Decoder(_decode_text, Field("string", ()))),
-    **dict.fromkeys(("json", "jsn"), Decoder(_decode_json, _UNKNOWN)),
+    **dict.fromkeys(("json", "jsn"), Decoder(_decode_json, Field(JSON))),
     **dict.fromkeys(ENDINGS, Decoder(decode_picture, Field("uint8"))),
 }

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorkeep.data.dataset import Batch, Dataset, Rows
+from tensorkeep.data.dataset import Batch, Dataset, Rows, json_in
 from tensorkeep.data.stacking import stack
 from tensorkeep.errors import ArgumentError, SampleError
 
@@ -68,7 +68,7 @@ class Maker:
                     dataset.samples(rows), names, rows.tolist(), strict=True
                 )
             ]
-            batch = stack(samples, names, dataset.where)
+            batch = stack(samples, names, dataset.where, json_in(dataset.fields))
         if task.empty:
             batch = {name: values[:0] for name, values in batch.items()}
         if self.transform is not None:

@@ -9,22 +9,34 @@ a weak reference to that root tells when the last of them is gone.
 from __future__ import annotations
 
 import math
+import threading
 import weakref
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
 
 _WORTH = 256 << 10  # bytes below which the allocator has warm memory anyway
 _IDLE = 64 << 20  # bytes of one size that wait to be used again, or two blocks
 _SIZES = 8  # of blocks that wait
 
 
+def _fresh(size: int) -> Bytes:
+    return np.empty(size, np.uint8)
+
+
 class Memory:
     """Blocks of memory by their size; threads share them.
 
     It takes no locks, since a collection of garbage can give a block back at any moment.
+
+    Args:
+        allocate: gives a new block of so many bytes.
 
     >>> memory = Memory()
     >>> first = memory.empty((512, 1024), np.uint8)
@@ -34,9 +46,10 @@ class Memory:
     True
     """
 
-    def __init__(self) -> None:
-        self._free: dict[int, deque[npt.NDArray[np.uint8]]] = {}
-        self._used: dict[int, weakref.ref[npt.NDArray[np.uint8]]] = {}
+    def __init__(self, allocate: Callable[[int], Bytes] = _fresh) -> None:
+        self._allocate = allocate
+        self._free: dict[int, deque[Bytes]] = {}
+        self._used: dict[int, weakref.ref[Bytes]] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Give an array of any values, writable and nobody else's."""
@@ -59,13 +72,13 @@ class Memory:
         """Give what waits back to the system."""
         self._free.clear()
 
-    def _take(self, size: int) -> npt.NDArray[np.uint8]:
+    def _take(self, size: int) -> Bytes:
         try:
             return self._free[size].pop()
         except (KeyError, IndexError):
-            return np.empty(size, np.uint8)
+            return self._allocate(size)
 
-    def _give(self, block: npt.NDArray[np.uint8]) -> None:
+    def _give(self, block: Bytes) -> None:
         size = block.nbytes
         if size not in self._free and len(self._free) >= _SIZES:
             self._free.clear()
@@ -73,3 +86,21 @@ class Memory:
 
 
 MEMORY = Memory()
+_THREAD = threading.local()
+
+
+def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Give an array of any values, of the memory that this thread is using."""
+    memory: Memory = getattr(_THREAD, "memory", MEMORY)
+    return memory.empty(shape, dtype)
+
+
+@contextmanager
+def using(memory: Memory) -> Iterator[None]:
+    """Have this thread take arrays of another memory, such as one that a GPU can read."""
+    before = getattr(_THREAD, "memory", MEMORY)
+    _THREAD.memory = memory
+    try:
+        yield
+    finally:
+        _THREAD.memory = before

@@ -2,13 +2,15 @@
 
 That takes two steps, in two threads. Whoever makes a batch ahead places it, and waits there until
 it has arrived; whoever uses it takes it over, which takes no time. On the CPU a tensor shares the
-memory of the array. To a GPU, PyTorch's tensors go through page-locked memory on a stream of their
-own, so that neither the training step nor Python waits for the copy.
+memory of the array. To a GPU, PyTorch's tensors go through page-locked memory, which samples are
+gathered into where nobody changes them, on a stream of their own, so that neither the training step
+nor Python waits for the copy.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy.typing as npt
 
 from tensorkeep import frameworks
 from tensorkeep.data.dataset import Batch
+from tensorkeep.data.memory import MEMORY, Memory
 from tensorkeep.errors import LossError, UnsupportedError
 from tensorkeep.framework import Framework, library
 
@@ -28,6 +31,8 @@ _JAX_CURE = (
 
 class Placer:
     """Leave batches what they are: arrays of NumPy. Threads may share a placer."""
+
+    memory = MEMORY  # what batches are best made in
 
     def place(self, batch: Batch) -> dict[str, Any]:
         """Make tensors of a batch, and wait until they are on their device.
@@ -105,6 +110,7 @@ class _ToCuda(_ToFramework):
         self._torch = torch
         self._to = device
         self._lanes: deque[_Lane] = deque()  # those that no thread is using
+        self.memory = Memory(partial(_page_locked, torch))
 
     def place(self, batch: Batch) -> dict[str, Any]:
         arrays = {name: _array(name, v, self._framework) for name, v in batch.items()}
@@ -115,11 +121,12 @@ class _ToCuda(_ToFramework):
             lane = _Lane(self._torch, self._to)
         with self._torch.cuda.stream(lane.stream):
             try:
-                staged = lane.stage(list(numbers.values()))
-                moved = {
-                    name: self._tensor(name, array, None).to(self._to, non_blocking=True)
-                    for name, array in zip(numbers, staged, strict=True)
-                }
+                tensors = {name: self._tensor(name, array, None) for name, array in numbers.items()}
+                pageable = [name for name, tensor in tensors.items() if not tensor.is_pinned()]
+                staged = lane.stage([numbers[name] for name in pageable])
+                for name, array in zip(pageable, staged, strict=True):
+                    tensors[name] = self._tensor(name, array, None)
+                moved = {n: t.to(self._to, non_blocking=True) for n, t in tensors.items()}
             finally:
                 lane.stream.synchronize()  # after which its memory may be written to again
                 self._lanes.append(lane)
@@ -148,14 +155,18 @@ class _Lane:
         ends = np.cumsum([0, *(-(-array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in arrays)])
         if self._memory.nbytes < ends[-1]:
             self._memory = np.zeros(0, np.uint8)  # so that the old one is freed first
-            size = int(ends[-1])
-            self._memory = self._torch.empty(size, dtype=self._torch.uint8, pin_memory=True).numpy()
+            self._memory = _page_locked(self._torch, int(ends[-1]))
         staged = []
         for array, start in zip(arrays, ends[:-1].tolist(), strict=True):
             copy: npt.NDArray[Any] = np.ndarray(array.shape, array.dtype, self._memory, start)
             np.copyto(copy, array)
             staged.append(copy)
         return staged
+
+
+def _page_locked(torch: Any, size: int) -> npt.NDArray[np.uint8]:
+    memory: npt.NDArray[np.uint8] = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    return memory
 
 
 def _array(name: str, values: Any, framework: Framework) -> npt.NDArray[Any]:

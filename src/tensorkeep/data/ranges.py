@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep.data.memory import MEMORY
+from tensorkeep.data.memory import empty
 from tensorkeep.source import Source
 
 Bytes = npt.NDArray[np.uint8]
@@ -53,7 +53,7 @@ def gather(view: Bytes, starts: Numbers, size: int) -> Bytes:
         return windows[starts].view(np.uint8).reshape(count, size)
     # NumPy gathers into memory of its own. A little at a time that is warm, and what is made of
     # it lies in memory used before: threads that ask for fresh pages wait for one another.
-    out: Bytes = MEMORY.empty((count, size), np.uint8)
+    out: Bytes = empty((count, size), np.uint8)
     ranges = out.reshape(-1).view(f"V{size}")
     few = max(1, _SMALL // size)
     for first in range(0, count, few):
@@ -63,7 +63,7 @@ def gather(view: Bytes, starts: Numbers, size: int) -> Bytes:
 
 def _by_steps(view: Bytes, starts: Numbers, size: int, step: int) -> Bytes:
     """Copy ranges that lie whole steps apart, as those on pages do: into memory used before."""
-    out: Bytes = MEMORY.empty((len(starts), size), np.uint8)
+    out: Bytes = empty((len(starts), size), np.uint8)
     first = int(starts[0]) % step
     steps = view[first : first + (view.size - first) // step * step].view(f"V{step}")
     places = (starts // step)[:, None] + np.arange(size // step)

@@ -6,7 +6,7 @@ reach the socket, so that plain pickle is safe.
 
 A batch lies in a slot: anonymous memory without a name anywhere, so that nothing is left behind
 however a process ends. Its arrays begin at multiples of 64 bytes; the message says what is where.
-Text and bytes have no place there, and travel in the message.
+Text, bytes and JSON have no place there, and travel in the message.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from tensorkeep.errors import UnsupportedError
 ALIGNMENT = 64
 _LENGTH = struct.Struct("<Q")
 _SMALLEST = 1 << 16  # bytes of a slot
+_JSON = frozenset((str, int, float, bool, type(None)))
+_DEEPEST = 100  # levels of JSON
 _PLAIN = (bool, int, float, complex, np.generic)
 
 
@@ -77,7 +79,7 @@ class Field(NamedTuple):
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    place: int | list[str | bytes]
+    place: int | list[Any]
 
 
 def lay_out(batch: Any) -> tuple[list[Field], list[npt.NDArray[Any]], int]:
@@ -94,9 +96,9 @@ def lay_out(batch: Any) -> tuple[list[Field], list[npt.NDArray[Any]], int]:
     fields, arrays, end = [], [], 0
     for name, value in batch.items():
         array = _array(name, value)
-        place: int | list[str | bytes] = end
+        place: int | list[Any] = end
         if array.dtype == object:
-            place = _texts(name, array)
+            place = _objects(name, array)
         else:
             end += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
         fields.append(Field(name, array.shape, array.dtype, place))
@@ -122,15 +124,31 @@ def _array(name: str, value: Any) -> npt.NDArray[Any]:
     return array
 
 
-def _texts(name: str, array: npt.NDArray[Any]) -> list[str | bytes]:
+def _objects(name: str, array: npt.NDArray[Any]) -> list[Any]:
+    """Give text, bytes and JSON, whose nesting a pickle may follow."""
     values: list[Any] = array.ravel().tolist()
-    for value in values:
-        if type(value) not in (str, bytes):
+    waiting, level = list(values), 0
+    while waiting:
+        inner: list[Any] = []
+        for value in waiting:
+            if type(value) is dict:
+                inner += value.keys()
+                inner += value.values()
+            elif type(value) is list:
+                inner += value
+            elif type(value) not in _JSON and type(value) is not bytes:
+                raise UnsupportedError(
+                    f"the field {name!r} of a batch has a {type(value).__name__} in it, which no "
+                    "worker process can hand over",
+                    cure="Numbers, text, bytes and JSON can be.",
+                )
+        level += 1
+        if level > _DEEPEST:
             raise UnsupportedError(
-                f"the field {name!r} of a batch has a {type(value).__name__} in it, which no "
+                f"the field {name!r} of a batch nests over {_DEEPEST} levels deep, which no "
                 "worker process can hand over",
-                cure="Numbers, text and bytes can be.",
             )
+        waiting = inner
     return values
 
 
@@ -148,9 +166,10 @@ def take(fields: list[Field], root: npt.NDArray[np.uint8]) -> Batch:
         if isinstance(place, int):
             batch[name] = np.ndarray(shape, dtype, root, place)
         else:
-            batch[name] = np.empty(len(place), object)
-            batch[name][:] = place
-            batch[name] = batch[name].reshape(shape)
+            column = np.empty(len(place), object)
+            for at, value in enumerate(place):  # NumPy would look into lists
+                column[at] = value
+            batch[name] = column.reshape(shape)
     return batch
 
 

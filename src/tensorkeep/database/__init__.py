@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from tensorkeep.errors import ArgumentError, ClosedError, StoreError
@@ -72,6 +72,18 @@ class Database(Store):
         Raises:
             UnsupportedError: `start` was given to an engine that does not sort its keys.
         """
+
+    def values(self, keys: Sequence[str]) -> list[bytes | memoryview]:
+        """Give the whole values of some keys, which costs less than asking for each.
+
+        Raises:
+            MissingError: there is no such key.
+        """
+        found: list[bytes | memoryview] = []
+        for key in keys:
+            source = self.get(key)
+            found.append(source.read(0, source.size))
+        return found
 
     @property
     def exists(self) -> bool:

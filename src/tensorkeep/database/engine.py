@@ -10,7 +10,7 @@ import tempfile
 import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -54,6 +54,18 @@ class Snapshot(ABC):
     def read(self, key: bytes, start: int, buffer: memoryview) -> None:
         """Fill a buffer with the bytes of a value from `start` on."""
 
+    def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Give whole values, each None where there is no such key."""
+        return [self._whole(key) for key in keys]
+
+    def _whole(self, key: bytes) -> bytes | None:
+        size = self.size(key)
+        if size is None:
+            return None
+        value = bytearray(size)
+        self.read(key, 0, memoryview(value))
+        return bytes(value)
+
 
 class WholeSnapshot(Snapshot):
     """A snapshot whose library gives values only whole: the last one is kept for the next read."""
@@ -90,6 +102,9 @@ class WholeSnapshot(Snapshot):
     def size(self, key: bytes) -> int | None:
         value = self._value(key)
         return None if value is None else len(value)
+
+    def _whole(self, key: bytes) -> bytes | None:
+        return self.value(key)
 
     def read(self, key: bytes, start: int, buffer: memoryview) -> None:
         buffer[:] = memoryview(self._value(key) or b"")[start : start + buffer.nbytes]

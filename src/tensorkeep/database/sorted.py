@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -14,6 +14,7 @@ from tensorkeep.database.engine import Engine, RecordSource, Snapshot, explainin
 from tensorkeep.database.opening import identity, share
 from tensorkeep.database.staging import Staging
 from tensorkeep.errors import (
+    CorruptError,
     MissingError,
     StoreError,
     TensorKeepError,
@@ -79,8 +80,28 @@ class SortedDatabase(Database):
     def get(self, key: str) -> Source:
         source = self._source(self._snapshot(), key_bytes(key))
         if source is None:
-            raise MissingError(f"there is no key {key[:200]!r}", where=self.where)
+            raise self._missing(key)
         return source
+
+    def _missing(self, key: str) -> MissingError:
+        return MissingError(f"there is no key {key[:200]!r}", where=self.where)
+
+    def values(self, keys: Sequence[str]) -> list[bytes | memoryview]:
+        snapshot = self._snapshot()
+        encoded = [key_bytes(key) for key in keys]
+        values: list[bytes | None] = [None] * len(keys)
+        if snapshot is not None:
+            try:
+                with explaining(snapshot.engine, self.where):
+                    values = snapshot.values(encoded)
+            except CorruptError:
+                return super().values(keys)  # which says which one is damaged
+        found: list[bytes | memoryview] = []
+        for key, value in zip(keys, values, strict=True):
+            if value is None:
+                raise self._missing(key)
+            found.append(value)
+        return found
 
     def put(
         self,

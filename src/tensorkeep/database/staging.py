@@ -126,8 +126,8 @@ class Staging:
         try:
             spool = self._spool
             if type(spool) is io.BytesIO and spool.tell() + data.nbytes > SPOOL_LIMIT:
-                beside = os.path.join(self._folder, "changes")
-                self._move(open(unnamed(beside), "w+b", buffering=1 << 20))
+                fd = unnamed(os.path.join(self._folder, "changes"))
+                self._move(os.fdopen(fd, "w+b", buffering=1 << 20))
             try:
                 return self._spool.write(data)
             except BufferError:  # a failure still holds views of it

@@ -20,7 +20,7 @@ from tensorkeep.errors import ArgumentError, CorruptError, MismatchError, Unsupp
 from tensorkeep.optional import require
 
 _WORKERS = 256  # at most, of one DataLoader
-_UNKNOWN = -1
+_EPOCHS = 2**32 - 1  # that workers can count
 
 
 def dataset(source: Any, *, each: Callable[[Sample], Sample] | None = None) -> Any:
@@ -53,7 +53,8 @@ def iterable(batches: Batches) -> Any:
     of `batches` are not used then.
 
     Without workers the place moves in `batches` itself, which a Checkpointer can save. With workers
-    it moves in theirs: save the `state_dict()` of torchdata's StatefulDataLoader instead.
+    it moves in theirs, and `batches` refuses to have its own saved: save torchdata's
+    StatefulDataLoader instead. After a `seek` of `batches` the next loop begins there.
 
     Args:
         batches: what to read. It already knows its rank, so that no sampler is needed.
@@ -158,25 +159,86 @@ class _Here:
         self._walk = iter(self._batches)
 
 
+class _Workers:
+    """What the workers that share batches know of one another, in memory that all of them see.
+
+    Attributes:
+        home: the epoch and the sample where `batches` is, for the first loop after it was moved.
+        begun: the last loop that each worker has begun since then: the seed that PyTorch gave that
+            loop and, in the lower 32 bits, the number of its epoch, counted from 1; 0 before. Both
+            are written at once, so that the others of a loop see its epoch or begin it themselves.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        torch = _torch()
+        self.home = torch.tensor([batches.epoch, batches.sample]).share_memory_()
+        self.begun = torch.zeros(_WORKERS, dtype=torch.int64).share_memory_()
+
+    def moved(self, epoch: int, sample: int) -> None:
+        """Have the next loop begin at another place."""
+        self.home[0], self.home[1] = epoch, sample
+        self.begun.zero_()
+
+    def check(self, where: str) -> None:
+        """Refuse to have the place of `batches` saved once workers have read on from it."""
+        if self.begun.any():
+            raise ArgumentError(
+                "the workers of a DataLoader have read on from the place of these batches, "
+                "and only they know how far",
+                where=where,
+                cure="Save torchdata's StatefulDataLoader in place of the batches, or use "
+                "num_workers=0; seek() tells the batches where they are.",
+            )
+
+    def following(self) -> int | None:
+        """Give the epoch behind that of the last loop; None where workers have begun none."""
+        last = max(begun & _EPOCHS for begun in self.begun.tolist())
+        return last or None
+
+    def join(self, worker: int, seed: int) -> tuple[int, int]:
+        """Give the place where a loop begins that a worker is called for."""
+        loops = self.begun.tolist()
+        own, mark = loops[worker], _mark(seed)
+        if own and own >> 32 == mark:  # the worker stayed, or all seeds are the same
+            return own & _EPOCHS, 0
+        if others := [loop for loop in loops if loop and loop >> 32 == mark]:
+            epoch = (others[0] & _EPOCHS) - 1
+            return epoch, int(self.home[1]) if epoch == int(self.home[0]) else 0
+        epoch = max(loop & _EPOCHS for loop in loops)
+        return (epoch, 0) if epoch else (int(self.home[0]), int(self.home[1]))
+
+    def begin(self, worker: int, seed: int, epoch: int) -> None:
+        """Let the others know which epoch a worker is in."""
+        if epoch >= _EPOCHS:
+            raise UnsupportedError(f"workers count epochs up to {_EPOCHS:,}, not {epoch:,}")
+        self.begun[worker] = _mark(seed) << 32 | epoch + 1
+
+    def forget(self, seed: int) -> None:
+        """Forget all loops but one, which was moved to another place."""
+        for worker, loop in enumerate(self.begun.tolist()):
+            if loop and loop >> 32 != _mark(seed):
+                self.begun[worker] = 0
+
+
+def _mark(seed: int) -> int:
+    return seed & 0x7FFFFFFF
+
+
 class _Share:
     """Every n-th batch up to the end of an epoch: what one of several workers gives."""
 
-    def __init__(self, batches: Batches, worker: int, workers: int, row: Any) -> None:
+    def __init__(self, batches: Batches, shared: _Workers, info: Any) -> None:
         self._batches = batches
-        self._worker = worker
-        self._workers = workers
-        self._row = row  # shared: the place of `batches`, and the epoch of this worker's next loop
-        home = [batches.epoch, batches.sample]
-        if row[:2].tolist() != home:  # the first loop, or `batches` was moved since
-            row[:2] = row.new_tensor(home)
-            row[2] = _UNKNOWN
-        following = int(row[2])
-        epoch, start = home if following == _UNKNOWN else (following, 0)
+        self._shared = shared
+        self._worker = info.id
+        self._workers = info.num_workers
+        self._seed = info.seed - info.id  # the same for all workers of a loop
+        epoch, start = shared.join(self._worker, self._seed)
         self._begin(epoch, start, 0)
 
     def _begin(self, epoch: int, start: int, given: int) -> None:
         self._epoch, self._start, self._given = epoch, start, given
-        self._row[2] = epoch + 1
+        self._shared.begin(self._worker, self._seed, epoch)
         first = self._worker + given * self._workers
         tasks = self._batches._tasks(epoch, start)
         self._tasks = itertools.islice(tasks, first, None, self._workers)
@@ -191,9 +253,7 @@ class _Share:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            **self._batches.state_dict(),
-            "epoch": self._epoch,
-            "sample": self._start,
+            **self._batches._state(self._epoch, self._start),
             "given": self._given,
             "workers": self._workers,
         }
@@ -217,11 +277,9 @@ class _Share:
                 f"{batches.batch_size * batches.world}, so that workers cannot share it as before",
                 cure="Keep batch_size times the number of ranks as it was.",
             )
-        home = batches.epoch, batches.sample
-        batches.load_state_dict(state)  # refuses that of other data
-        epoch, start = batches.epoch, batches.sample
-        batches.seek(*home)
+        epoch, start = batches._place_in(state)  # refuses that of other data
         self._begin(epoch, start, given)
+        self._shared.forget(self._seed)
 
 
 class _Whole:
@@ -233,12 +291,12 @@ class _Whole:
                 f"iterable takes a tk.Batches, not a {type(batches).__name__}",
                 cure="Use dataset() for other sources.",
             )
-        torch = _torch()
         self.batches = batches
         self._last: _Here | None = None
-        # A row for each worker. Workers may be new processes in each epoch, and know it by this.
-        shape, kind = (_WORKERS, 3), torch.int64
-        self._rows = torch.full(shape, _UNKNOWN, dtype=kind).share_memory_()
+        # Workers may be new processes in each epoch, and know by this which one it is.
+        if not isinstance(batches._followers, _Workers):
+            batches._followers = _Workers(batches)
+        self._shared = batches._followers
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -246,13 +304,15 @@ class _Whole:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = _torch().utils.data.get_worker_info()
         if info is None:
-            if self._last is not None and self._last.left_early:
+            if (following := self._shared.following()) is not None:
+                self.batches.seek(following)
+            elif self._last is not None and self._last.left_early:
                 self.batches.seek(self.batches.epoch + 1)
             self._last = _Here(self.batches)
             return self._last
         if info.num_workers > _WORKERS:
             raise ArgumentError(f"{info.num_workers} workers are more than {_WORKERS}")
-        return _Share(self.batches, info.id, info.num_workers, self._rows[info.id])
+        return _Share(self.batches, self._shared, info)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}

@@ -280,9 +280,13 @@ def _decode(where: str, task: tuple[Bytes, _Array, int]) -> None:
         _cast(block, out)
         return
     ends = block < 0x80
-    stops = np.flatnonzero(ends)
     bits = 64 if out.dtype.kind == "b" else 8 * out.itemsize
-    if np.all(ends[1:] | ends[:-1]):
+    short = bool(np.all(ends[1:] | ends[:-1]))
+    if short and bits == 8 and (numbers := _of_bytes(block, ends)) is not None:
+        _cast(numbers, out)
+        return
+    stops = np.flatnonzero(ends)
+    if short:
         _cast(_of_two(block, stops, _lane(min(bits, 14))), out)
         return
     starts = np.zeros_like(stops)
@@ -296,6 +300,16 @@ def _decode(where: str, task: tuple[Bytes, _Array, int]) -> None:
         _cast(_by_bytes(block, starts, wanted, _lane(min(bits, 7 * wanted))), out)
     else:
         _cast(_by_words(block, starts, longest), out)
+
+
+def _of_bytes(block: Bytes, ends: npt.NDArray[np.bool_]) -> Bytes | None:
+    """Leave out the second bytes, where they only say again that the high bit is set."""
+    firsts = np.ones_like(ends)
+    firsts[1:] = ends[:-1]
+    odd = block | firsts.view(np.uint8)
+    odd &= 1
+    numbers: Bytes = np.compress(firsts, block)
+    return numbers if odd.all() else None
 
 
 def _of_two(block: Bytes, stops: _Array, lane: np.dtype[Any]) -> _Array:

@@ -14,7 +14,7 @@ import contextlib
 import errno
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote
 from weakref import WeakSet
@@ -35,6 +35,7 @@ _VERSION = 1
 _MAGIC = b"SQLite format 3\0"
 _PAGE_SIZE = 16384
 _PIECE = 8 << 20
+_TOGETHER = 256  # values that are asked for at once
 _BESIDE = ("-journal", "-wal", "-shm")  # what SQLite itself keeps beside a database
 _PATIENCE = 5.0  # seconds to wait for another process that is writing
 _SCHEMA = """
@@ -199,13 +200,25 @@ class SqliteSnapshot(Snapshot):
     def size(self, key: bytes) -> int | None:
         question = "SELECT id, typeof(value), length(value) FROM records WHERE key = ?"
         for number, kind, size in self._sqlite.ask(question, key):
-            if kind != "blob":
-                raise CorruptError(
-                    f"is damaged: a value is {kind}, not bytes", where=self.engine.path
-                )
+            self._check_kind(kind)
             self._ids[key] = number
             return int(size)
         return None
+
+    def _check_kind(self, kind: str) -> None:
+        if kind != "blob":
+            raise CorruptError(f"is damaged: a value is {kind}, not bytes", where=self.engine.path)
+
+    def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        found: dict[bytes, bytes] = {}
+        for start in range(0, len(keys), _TOGETHER):
+            some = keys[start : start + _TOGETHER]
+            marks = ",".join("?" * len(some))
+            question = f"SELECT key, typeof(value), value FROM records WHERE key IN ({marks})"
+            for key, kind, value in self._sqlite.ask(question, *some):
+                self._check_kind(kind)
+                found[key] = value
+        return [found.get(key) for key in keys]
 
     def read(self, key: bytes, start: int, buffer: memoryview) -> None:
         self._sqlite.read(self._ids[key], start, buffer)

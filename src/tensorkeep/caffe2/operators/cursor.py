@@ -24,10 +24,19 @@ from tensorkeep.caffe2.shuffle import shuffled
 from tensorkeep.errors import ArgumentError
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.caffe2.assemble import ChunkedSource, StringSource
-from tensorkeep.wire.caffe2.columns import Numbers, Tree, advance, limits_of, ranges, starts_of
+from tensorkeep.wire.caffe2.columns import (
+    Numbers,
+    Tree,
+    advance,
+    check_hollow,
+    limits_of,
+    ranges,
+    starts_of,
+)
 from tensorkeep.wire.caffe2.values import TENSOR, TREE_CURSOR, Blob, TreeCursor
 
 _MOVING = threading.Lock()
+_FARTHEST = 2**62  # rows that a cursor is moved by
 
 
 @register("CreateTreeCursor")
@@ -82,6 +91,23 @@ class CursorOp(Operator):
             )
         return blob.value
 
+    def place(self, lists: int) -> list[int]:
+        """Give the offsets of the cursor; zeros, for a number of lists, of one that was not moved.
+
+        Raises:
+            ArgumentError: they are no integers.
+        """
+        offsets = self.cursor().offsets
+        if offsets is None or not offsets.size:
+            return [0] * lists
+        if offsets.dtype.kind not in ("int", "uint"):
+            raise ArgumentError(
+                f"the offsets of the cursor are {offsets.dtype}, and no integers",
+                where=self.where,
+                cure="Reset the cursor.",
+            )
+        return [int(value) for value in offsets.numpy().reshape(-1)]
+
     def moved(self, offsets: Sequence[int] | Numbers | None) -> dict[str, Blob]:
         """Give the cursor at other offsets, by its name."""
         tensor = None if offsets is None else Tensor.of(np.array(offsets, np.int64))
@@ -126,6 +152,7 @@ class Columns:
     Raises:
         ArgumentError: there are too many or too few, one is no tensor or has no rows, or lengths
             are no int32.
+        UnsupportedError: one has very many rows, and not one element.
     """
 
     def __init__(self, operator: Operator, tree: Tree, inputs: Sequence[int]) -> None:
@@ -148,6 +175,7 @@ class Columns:
             )
         if not value.shape:
             raise ArgumentError(f"the column {name!r} is a scalar without rows", where=self.where)
+        check_hollow(name, value.shape, self.where)
         is_lengths = column in self.tree.lengths
         if is_lengths and value.size and (value.dtype is not dtypes.INT32 or value.ndim != 1):
             raise ArgumentError(
@@ -184,19 +212,11 @@ class GetCursorOffsetOp(CursorOp):
     gives = (1, 1)
 
     def run(self) -> bool:
-        offsets = self.cursor().offsets
-        values = np.zeros(0, np.int64) if offsets is None else offsets.numpy().reshape(-1)
-        if values.size and int(abs(values).max()) >= 2**31:
-            raise ArgumentError(f"an offset passes int32: {values.max()}", where=self.where)
-        self.workspace.update(self.filled([Tensor.of(values.astype(np.int32))]))
+        values = self.place(0)
+        if wrong := [value for value in values if not -(2**31) <= value < 2**31]:
+            raise ArgumentError(f"an offset passes int32: {wrong[0]}", where=self.where)
+        self.workspace.update(self.filled([Tensor.of(np.array(values, np.int32))]))
         return True
-
-
-def _place(cursor: TreeCursor, lists: int) -> list[int]:
-    """Give the offsets of a cursor; zeros of one that was not moved."""
-    if cursor.offsets is None or not cursor.offsets.size:
-        return [0] * lists
-    return [int(value) for value in cursor.offsets.numpy().reshape(-1)]
 
 
 class BatchOp(CursorOp):
@@ -228,7 +248,7 @@ class ReadNextBatchOp(BatchOp):
         with _MOVING:
             columns = self.columns(1)
             tree, limits = columns.tree, columns.limits
-            offsets = _place(self.cursor(), len(limits))
+            offsets = self.place(len(limits))
             sizes = advance(tree, columns.read, offsets, limits, self.batch_size, self.where)
             moved = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
             if self.whole and sizes[0] < self.batch_size:
@@ -258,7 +278,7 @@ class ComputeOffsetOp(CursorOp):
     def run(self) -> bool:
         with _MOVING:
             columns = self.columns(1)
-            offsets = _place(self.cursor(), len(columns.limits))
+            offsets = self.place(len(columns.limits))
             starts = starts_of(columns.tree, columns.read, offsets, columns.limits, self.where)
             lines = np.stack(starts, axis=1)
             if offsets[0]:  # as Caffe2: as many lines as there are rows, the last one repeated
@@ -344,7 +364,10 @@ class ReadRandomBatchOp(BatchOp):
         with _MOVING:
             columns = self.columns(3)
             order, lines = self._integers(1, 1), self._integers(2, 2)
-            at = _place(self.cursor(), 1)[0]
+            at = self.place(1)[0]
+            if not 0 <= at < _FARTHEST:
+                problem = f"the cursor is at {at:,}, where no reading comes to"
+                raise ArgumentError(problem, where=self.where, cure="Reset the cursor.")
             start = order.size if self.whole and at + self.batch_size > order.size else at
             if loops and start >= order.size:
                 at = start = 0

@@ -81,9 +81,11 @@ class TrimDatasetOp(FieldsOp):
             return True
         limits = [kept, *columns.limits[1:]]
         starts = starts_of(self.tree, columns.read, [0] * len(limits), limits, self.where)
+        found = {}
         for index, number in enumerate(self.tree.lists):
             trimmed = between(columns.tensors[index], 0, int(starts[number][-1]))
-            self.write(index, Blob(TENSOR, trimmed, self.input(index).device))
+            found[self.outputs[index]] = Blob(TENSOR, trimmed, self.input(index).device)
+        self.workspace.update(found)  # all of them or, where one is damaged, none
         return True
 
 
@@ -255,12 +257,14 @@ class UnPackRecordsOp(FieldsOp):
                 where=self.where,
                 cure="Give a tensor like each column as further inputs.",
             )
+        found = {}
         for index in range(count):
             parts = [row[index] for row in rows]
             if likes:
                 parts.insert(0, between(likes[index], 0, 0))
             joined = join(parts, f"{self.where}: {self.tree.fields[index]!r}")
-            self.write(index, Blob(TENSOR, joined, self.device))
+            found[self.outputs[index]] = Blob(TENSOR, joined, self.device)
+        self.workspace.update(found)
         return True
 
     def _rows(self) -> list[tuple[Tensor, ...]]:

@@ -34,7 +34,15 @@ from tensorkeep.source import FileSource
 from tensorkeep.state import State
 from tensorkeep.stores import locate
 from tensorkeep.tensor import Tensor
-from tensorkeep.wire.caffe2.columns import LENGTHS, Numbers, Tree, check_sizes, ranges, whole_of
+from tensorkeep.wire.caffe2.columns import (
+    LENGTHS,
+    Numbers,
+    Tree,
+    check_hollow,
+    check_sizes,
+    ranges,
+    whole_of,
+)
 
 _KEPT = 4 << 20  # bytes of a column that is kept once it was decoded
 _KEPT_FOR_ROWS = 256 << 20  # likewise, where rows are read in no order: many parts for a few values
@@ -301,6 +309,7 @@ def _column(tensor: Tensor, name: str, where: str) -> Tensor:
             where=where,
             cure="Leave it out: name the columns with fields=[...].",
         )
+    check_hollow(name, tensor.shape, where)
     return tensor
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorkeep.data.dataset import Rows
-from tensorkeep.data.memory import MEMORY
+from tensorkeep.data.memory import empty
 from tensorkeep.dtypes import STRING, unpack_strings
 from tensorkeep.errors import CorruptError
 from tensorkeep.source import MemorySource, Source
@@ -37,7 +37,7 @@ def take(array: Values, rows: Rows) -> Values:
     width = array.nbytes // max(1, len(array))
     if not array.flags.c_contiguous or array.dtype.hasobject or not 0 < width < _WIDEST:
         return np.asarray(array[rows])
-    out = MEMORY.empty((len(rows), *array.shape[1:]), array.dtype)
+    out = empty((len(rows), *array.shape[1:]), array.dtype)
     whole = array.reshape(-1).view(np.uint8).view(f"V{width}")
     # They were checked; "raise" would have NumPy gather into memory of its own first.
     whole.take(rows, out=out.reshape(-1).view(f"V{width}"), mode="clip")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tensorkeep.data.dataset import Batch, Dataset, Field, Progress, Rows, Sample
 from tensorkeep.data.fingerprint import combine
-from tensorkeep.data.memory import MEMORY
+from tensorkeep.data.memory import empty
 from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError, UnsupportedError
 
 AT_ONCE = 128  # files that are open at once: systems allow a process a thousand or so
@@ -102,7 +102,7 @@ class JoinedDataset(Dataset):
                 return batch
             for name, values in batch.items():
                 if name not in out:
-                    out[name] = MEMORY.empty((len(rows), *values.shape[1:]), values.dtype)
+                    out[name] = empty((len(rows), *values.shape[1:]), values.dtype)
                 self._check_alike(name, out, values, part)
                 out[name][at] = values
             if batch.keys() != out.keys():

@@ -214,6 +214,11 @@ class Layouts:
         self._lock = threading.Lock()
         self._count = self._failures = 0
 
+    @property
+    def any(self) -> bool:
+        """Whether any was learned."""
+        return self._count > 0
+
     def of_size(self, size: int) -> list[Layout]:
         """Give the layouts of records of a size."""
         return list(self._known.get(size, ()))

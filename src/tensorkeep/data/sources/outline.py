@@ -136,36 +136,37 @@ class Outline:
         steps: how to walk through one.
     """
 
-    def __init__(
-        self, fields: dict[str, _Field], steps: Sequence[Callable[[_Walk], None]]
-    ) -> None:
-        self.kinds = {name: field.place.kind for name, field in fields.items()}
+    def __init__(self, fields: dict[str, _Field], steps: Sequence[Callable[[_Walk], None]]) -> None:
         self._fields = fields
         self._steps = steps
 
     def read(
-        self, view: Bytes, starts: Numbers, sizes: Numbers, names: Sequence[str]
+        self, view: Bytes, starts: Numbers, sizes: Numbers, names: Sequence[str] | None
     ) -> tuple[Fits, dict[str, Array]]:
-        """Say which records are made like this; give the values of some fields of these.
-
-        Raises:
-            CorruptError: numbers of one of them are no numbers.
-        """
+        """Say which records consist of the same; give some fields of these, or all of them."""
+        names = list(self._fields) if names is None else names
         walk = _Walk(view, starts, starts + sizes)
+        nothing = np.zeros(len(starts), np.bool_), dict[str, Array]()
+        if not all(name in self._fields for name in names):
+            return nothing
         for step in self._steps:
             step(walk)
-        fits = walk.sound & (walk.at == walk.stops)
+        fits: Fits = walk.sound & (walk.at == walk.stops)
         for name in names:
             place, pieces = self._fields[name]
             if place.coding == _MANY:
                 fits = _have(view, *walk.pieces[pieces[0]], math.prod(place.kind.shape), fits)
-        found = {name: self._values(name, walk, fits) for name in names} if fits.any() else {}
-        return fits, found
+        if not fits.any():
+            return nothing
+        try:
+            return fits, {name: self._values(name, walk, fits) for name in names}
+        except FormatError:  # one of them has a number that is too long: it will be said of which
+            return nothing
 
     def _values(self, name: str, walk: _Walk, fits: Fits) -> Array:
         place, pieces = self._fields[name]
         dtype, shape = place.kind
-        spans = [tuple(ends[fits] for ends in walk.pieces[piece]) for piece in pieces]
+        spans = [(start[fits], stop[fits]) for start, stop in map(walk.pieces.__getitem__, pieces)]
         count = int(np.count_nonzero(fits))
         if not spans:
             return np.empty((count, *shape), dtype)
@@ -195,7 +196,7 @@ def _decoded(view: Bytes, starts: Numbers, stops: Numbers, dtype: np.dtype[Any])
     return decode_varints(joined, lanes).view(dtype)
 
 
-def _texts(view: Bytes, spans: list[tuple[Any, ...]]) -> Array:
+def _texts(view: Bytes, spans: list[tuple[Numbers, Numbers]]) -> Array:
     data = view.data
     out = np.empty((len(spans[0][0]), len(spans)), object)
     for column, (starts, stops) in enumerate(spans):

@@ -184,8 +184,8 @@ class RecordsDataset(Dataset):
         """Sort records by their layouts; give the numbers of those that have none."""
         groups: list[_Group] = []
         rest: list[int] = []
-        if self._outlines is not None and self._outlines.known:  # then sizes are many
-            return groups, list(range(len(sizes)))
+        if self._outlines is not None and self._outlines.known and not self._layouts.any:
+            return groups, list(range(len(sizes)))  # which has many sizes
         for size, places in _by_size(sizes):
             known = iter(self._layouts.of_size(size))
             while places.size:
@@ -212,7 +212,7 @@ class RecordsDataset(Dataset):
         """Read records that consist of the same; give the numbers of those that do not."""
         walked: list[_Walked] = []
         left: list[int] = []
-        places = np.array(rest, np.int64)
+        places = np.sort(np.array(rest, np.int64))
         known = iter(self._outlines.known if self._outlines is not None else ())
         while places.size and self._outlines is not None:
             outline, first = next(known, None), int(starts[places[0]])

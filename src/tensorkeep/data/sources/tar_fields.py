@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep.data.dataset import Dataset, Field, Rows
+from tensorkeep.data.dataset import Dataset, Field, Rows, json_in
 from tensorkeep.data.decoding import array_names, decode_array_of, decoder
 from tensorkeep.data.members import Members
 from tensorkeep.data.ranges import gather, joined, view_of
@@ -118,12 +118,10 @@ class _Decoded(Column):
 
     def batch(self, rows: Rows, names: Names, field: str) -> npt.NDArray[Any]:
         values = self.values(rows, names, field)
-        if not values or any(isinstance(v, dict | list) or v is None for v in values):
-            column = np.empty(len(values), object)  # JSON
-            for at, value in enumerate(values):
-                column[at] = value
-            return column
-        return stack([{field: value} for value in values], names.all(), names.where)[field]
+        if not values:
+            return np.empty(0, object)
+        samples = [{field: value} for value in values]
+        return stack(samples, names.all(), names.where, json_in({field: self.field}))[field]
 
     def values(self, rows: Rows, names: Names, field: str) -> list[Any]:
         found = []

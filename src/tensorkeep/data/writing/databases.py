@@ -16,18 +16,18 @@ from tensorkeep.data.writing.writer import File, Packed, Writer
 from tensorkeep.database import Database
 from tensorkeep.errors import ArgumentError, StoreError, TensorKeepError, UnsupportedError
 from tensorkeep.hidden import failed_write, hidden, removal, sharing
-from tensorkeep.wire.caffe2.encode_tensor import LONGEST_RECORD
+from tensorkeep.wire.caffe2.encode_tensor import LONGEST_RECORD, varint
 from tensorkeep.wire.caffe2.protos import encode_record
 
 _MOST_FRAMES = 4096
+_64_BITS = (1 << 64) - 1
 
 
 class _Frame(NamedTuple):
-    """What stands before and behind the values of a tensor, and how many bytes these are."""
+    """What stands before and behind the values of a tensor."""
 
     before: bytes
     behind: bytes
-    nbytes: int
 
 
 class DatabaseWriter(Writer):
@@ -53,7 +53,6 @@ class DatabaseWriter(Writer):
         self._kind = kind
         self._options = options
         self._frames: dict[tuple[Any, ...], _Frame | None] = {}
-        self._numbers: dict[tuple[str, Any, int], bytes] = {}
 
     def pack(self, number: int, sample: Mapping[str, Any]) -> Packed:
         values = self.fields.take(number, sample)
@@ -85,36 +84,56 @@ class DatabaseWriter(Writer):
                 parts += (frame.before, value, frame.behind)
                 return
         elif isinstance(value, np.integer):
-            same = name, value.dtype, int(value)
-            message = self._numbers.get(same)
-            if message is None:
-                message = encode_record({name: value})
-                if len(self._numbers) >= _MOST_FRAMES:
-                    self._numbers.clear()
-                self._numbers[same] = message
-            parts.append(message)
-            return
+            digits = varint(int(value) & _64_BITS)
+            kin = name, value.dtype, len(digits)
+            frame = self._frames[kin] if kin in self._frames else self._around(name, value, digits)
+            if frame is not None:
+                parts += (frame.before, digits, frame.behind)
+                return
         parts.append(encode_record({name: value}))  # type: ignore[dict-item]
 
     def _frame(self, name: str, array: Any) -> _Frame | None:
         """Find the bytes around the values of an array, where the values are kept as they are."""
         frame = None
-        if array.nbytes:
+        if array.nbytes and array.dtype != bool:
             flat = np.zeros(array.nbytes, np.uint8)
             zeros = encode_record({name: flat.view(array.dtype).reshape(array.shape)})
-            flat[:] = 1 if array.dtype == bool else 0x81
+            flat[:] = 0x81
             ones = encode_record({name: flat.view(array.dtype).reshape(array.shape)})
-            if len(zeros) == len(ones) and array.dtype != bool:
-                start = next(
-                    i for i, pair in enumerate(zip(zeros, ones, strict=True)) if pair[0] != pair[1]
-                )
-                stop = start + array.nbytes
-                if ones[start:stop] == flat.tobytes() and zeros[stop:] == ones[stop:]:
-                    frame = _Frame(ones[:start], ones[stop:], array.nbytes)
+            frame = _between(ones, flat.tobytes(), zeros)
+        return self._keep((name, array.dtype, array.shape), frame)
+
+    def _around(self, name: str, value: Any, digits: bytes) -> _Frame | None:
+        """Find the bytes around a number, where it is kept as a varint."""
+        message = encode_record({name: value})
+        other = encode_record({name: value ^ value.dtype.type(1)})  # which has as many digits
+        return self._keep((name, value.dtype, len(digits)), _between(message, digits, other))
+
+    def _keep(self, kin: tuple[Any, ...], frame: _Frame | None) -> _Frame | None:
         if len(self._frames) >= _MOST_FRAMES:
             self._frames.clear()
-        self._frames[name, array.dtype, array.shape] = frame
+        self._frames[kin] = frame
         return frame
+
+
+def _between(message: bytes, data: bytes, other: bytes) -> _Frame | None:
+    """Find the bytes around some data; None where it is not there, or others differ as well.
+
+    Args:
+        message: what may have it.
+        data: what is looked for.
+        other: a message like it whose data differs from its first byte on.
+    """
+    pairs = enumerate(zip(message, other, strict=False))
+    start = next((i for i, (one, two) in pairs if one != two), len(message))
+    stop = start + len(data)
+    if (
+        message[start:stop] == data
+        and len(message) == len(other)
+        and message[stop:] == other[stop:]
+    ):
+        return _Frame(message[:start], message[stop:])
+    return None
 
 
 class _Records(File):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorkeep import dtypes, frameworks
-from tensorkeep.data.dataset import Field
+from tensorkeep.data.dataset import JSON, Field
 from tensorkeep.errors import TensorKeepError, UnsupportedError
 
 # A number, also alone, an array in C order, text, bytes, or (where it is asked for) JSON.
@@ -17,6 +17,7 @@ Value = npt.NDArray[Any] | np.generic | str | bytes | list[Any] | dict[str, Any]
 
 _ANY = Field()
 _TEXT = Field("string", ())
+_JSON = Field(JSON)
 _LARGE = 1 << 63  # beyond this int64 does not go
 _SCALARS: dict[type, type] = {int: np.int64, float: np.float64, bool: np.bool_}
 
@@ -208,7 +209,9 @@ def _no_value(value: Any, where: str, how: str) -> UnsupportedError:
 def _field(value: Value) -> Field:
     if isinstance(value, str):
         return _TEXT
-    if isinstance(value, bytes | list | dict):
+    if isinstance(value, list | dict):
+        return _JSON
+    if isinstance(value, bytes):
         return _ANY
     if value.dtype == object:
         return Field("string", value.shape)

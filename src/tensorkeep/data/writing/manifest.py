@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tensorkeep.data.dataset import Field
+from tensorkeep.data.dataset import JSON, Field
 from tensorkeep.dtypes import DTYPES
 from tensorkeep.errors import CorruptError, MissingError, UnsafeError, UnsupportedError
 from tensorkeep.hidden import failed_write
@@ -244,7 +244,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
 def _field(name: str, row: Any, where: str) -> Field:
     match row:
         case {"dtype": str(dtype), "shape": list() | None as shape} if (
-            not dtype or dtype in DTYPES
+            dtype in ("", JSON) or dtype in DTYPES
         ) and (shape is None or is_shape(shape)):
             return Field(dtype, None if shape is None else tuple(shape))
     raise CorruptError(f"the field {show(name)} {_WRONG}", where=where)

@@ -37,7 +37,7 @@ def decode_root(root: Location, close: Callable[[], None] | None = None) -> Stat
     files.declared = sum(
         math.prod(array.shape) * array.width for array in hierarchy.arrays.values()
     )
-    tensors, tree, checks = _arrays(hierarchy, files)
+    tensors, tree, checks, remarks = _arrays(hierarchy, files)
     notes = Notes()
     if noted is not None:
         notes = parse_notes(dump_json(noted), root.where, tensors)
@@ -49,6 +49,7 @@ def decode_root(root: Location, close: Callable[[], None] | None = None) -> Stat
         )
     for name, (kind, shape) in notes.stored.items():
         tensors[name] = _restored(tensors, name, kind, shape, root.where)
+        remarks.pop(name, None)
     if notes.digests is not None:
         tensors = {name: tensors[name] for name in notes.digests}
     sources = {tensor.source for tensor in tensors.values()}
@@ -68,6 +69,7 @@ def decode_root(root: Location, close: Callable[[], None] | None = None) -> Stat
         skeleton=notes.skeleton or skeleton_of(tree),
         digests=notes.digests,
         checks=checks,
+        remarks={name: remarks[name] for name in tensors if name in remarks},
         format="zarr",
         where=files.where,
         close=close_all,
@@ -85,9 +87,10 @@ def _restored(
 
 def _arrays(
     hierarchy: Hierarchy, files: Files
-) -> tuple[dict[str, Tensor], Json, dict[str, Callable[[], None]]]:
+) -> tuple[dict[str, Tensor], Json, dict[str, Callable[[], None]], dict[str, str]]:
     leaves = Leaves()
     checks: dict[str, Callable[[], None]] = {}
+    remarks: dict[str, str] = {}
     nesting: dict[str, Any] = {}
     for path, array in hierarchy.arrays.items():
         tensor, check = _tensor(array, path, files)
@@ -96,15 +99,25 @@ def _arrays(
         name = next(reversed(leaves.tensors))
         if check is not None:
             checks[name] = check
+        if array.shape and array.kind is not STRING and (array.shard or not array.raw):
+            remarks[name] = _chunks(array)
         if array.text not in ("", "vlen"):
             leaf = {"$array": leaf, "numpy": array.text.replace(">", "<")}
         if not parts:
-            return leaves.tensors, leaf, checks
+            return leaves.tensors, leaf, checks, remarks
         _place(nesting, parts, leaf, files.where)
     for path in hierarchy.groups:
         if path:
             _group(nesting, path.split("/"), files.where)
-    return leaves.tensors, _tree(nesting), checks
+    return leaves.tensors, _tree(nesting), checks, remarks
+
+
+def _chunks(array: Array) -> str:
+    """Say what is decoded at once, and how."""
+    said = [f"chunks of {'x'.join(map(str, array.inner))}", *(step.name for step in array.codecs)]
+    if array.shard:
+        said.append(f"in shards of {'x'.join(map(str, array.chunks))}")
+    return ", ".join(said)
 
 
 def _keep(leaves: Leaves, tensor: Tensor, parts: tuple[str, ...], array: Array, where: str) -> Json:

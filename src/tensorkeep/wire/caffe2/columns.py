@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep.errors import ArgumentError, CorruptError
+from tensorkeep.errors import ArgumentError, CorruptError, UnsupportedError
 
 Numbers = npt.NDArray[np.int64]
 Read = Callable[[int, int, int], npt.NDArray[Any]]  # of a column, from one element up to another
@@ -32,6 +32,7 @@ Read = Callable[[int, int, int], npt.NDArray[Any]]  # of a column, from one elem
 LENGTHS = "lengths"
 NO_LIMIT = 2**63 - 1
 _DEEPEST = 64  # parts of a name
+_HOLLOW = 1 << 24  # rows of a column that holds nothing, and so could claim any number
 
 
 class Tree:
@@ -135,6 +136,18 @@ def limits_of(tree: Tree, sizes: Sequence[int]) -> list[int]:
     for number, size in zip(tree.lists, sizes, strict=True):
         found[number] = min(found[number], size)
     return found
+
+
+def check_hollow(name: str, shape: Sequence[int], where: str) -> None:
+    """Refuse a column that claims very many rows and holds not one element.
+
+    Raises:
+        UnsupportedError: it does.
+    """
+    if shape[0] > _HOLLOW and 0 in shape:
+        raise UnsupportedError(
+            f"the column {name!r} has {shape[0]:,} rows, and not one element", where=where
+        )
 
 
 def check_sizes(tree: Tree, sizes: Sequence[int], where: str) -> list[int]:
