@@ -25,14 +25,16 @@ from typing import Any
 
 import numpy as np
 
+from tensorkeep.data.memory import using
 from tensorkeep.data.placing import placer
+from tensorkeep.data.sources import open as open_dataset
 from tensorkeep.data.threads import ahead
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 Ways = dict[str, Callable[[list[Rows]], Iterator[dict[str, Any]]]]
 
 
-class Memory:
+class Images:
     """Images and labels in memory, gathered by their numbers: what a data set does."""
 
     def __init__(self, samples: int, size: int) -> None:
@@ -41,9 +43,10 @@ class Memory:
         self.images[:] = rng.integers(0, 256, (1, 3, size, size), np.uint8)
         self.images[:, 0, 0, :4] = rng.integers(0, 256, (samples, 4), np.uint8)
         self.labels = rng.integers(0, 1000, samples)
+        self.dataset = open_dataset({"image": self.images, "label": self.labels})
 
     def __call__(self, rows: Rows) -> dict[str, Any]:
-        return {"image": self.images[rows], "label": self.labels[rows]}
+        return self.dataset.gather(rows)
 
 
 @dataclass
@@ -72,7 +75,7 @@ class Accelerator:
         return run
 
 
-def ways(memory: Memory, gpu: Accelerator, prefetch: int, workers: int) -> Ways:
+def ways(images: Images, gpu: Accelerator, prefetch: int, workers: int) -> Ways:
     torch = gpu.torch
     place = placer("torch", gpu.name)
 
@@ -83,21 +86,22 @@ def ways(memory: Memory, gpu: Accelerator, prefetch: int, workers: int) -> Ways:
         }
 
     def plain(order: list[Rows]) -> Iterator[dict[str, Any]]:
-        return (sent(memory(rows)) for rows in order)
+        return (sent(images(rows)) for rows in order)
 
     def threads(order: list[Rows]) -> Iterator[dict[str, Any]]:
-        return map(sent, ahead(memory, order, prefetch=prefetch, workers=workers))
+        return map(sent, ahead(images, order, prefetch=prefetch, workers=workers))
 
     def ours(order: list[Rows]) -> Iterator[dict[str, Any]]:
         def make(rows: Rows) -> dict[str, Any]:
-            return place.place(memory(rows))
+            with using(place.memory):
+                return place.place(images(rows))
 
         return map(place.hand_over, ahead(make, order, prefetch=prefetch, workers=workers))
 
     def loader(order: list[Rows]) -> Iterator[dict[str, Any]]:
         class Gathered(torch.utils.data.Dataset):  # type: ignore[name-defined,misc]
             def __getitem__(self, step: int) -> dict[str, Any]:
-                return {name: torch.from_numpy(v) for name, v in memory(order[step]).items()}
+                return {name: torch.from_numpy(v) for name, v in images(order[step]).items()}
 
             def __len__(self) -> int:
                 return len(order)
@@ -111,11 +115,11 @@ def ways(memory: Memory, gpu: Accelerator, prefetch: int, workers: int) -> Ways:
     return {"plain": plain, "threads": threads, "ours": ours, "loader": loader}
 
 
-def check(memory: Memory, gpu: Accelerator, make: Any, order: list[Rows]) -> None:
+def check(images: Images, gpu: Accelerator, make: Any, order: list[Rows]) -> None:
     """Compare every batch with what it has to be, at once and after the memory was given back."""
     torch = gpu.torch
     for rows, batch in zip(order, make(order), strict=True):
-        expected = memory(rows)
+        expected = images(rows)
         for name, value in expected.items():
             if not torch.equal(batch[name].cpu(), torch.from_numpy(value)):
                 sys.exit(f"WRONG: {name} is not what it was on the CPU")
@@ -124,7 +128,7 @@ def check(memory: Memory, gpu: Accelerator, make: Any, order: list[Rows]) -> Non
     for rows, batch in zip(order, make(order), strict=True):
         step(batch["image"])  # keeps the GPU busy, so that it reads the batch later than we drop it
         sums.append([value.sum(dtype=torch.int64) for value in batch.values()])
-        wanted.append([int(value.sum(dtype=np.int64)) for value in memory(rows).values()])
+        wanted.append([int(value.sum(dtype=np.int64)) for value in images(rows).values()])
         del batch
     if [[int(s) for s in row] for row in sums] != wanted:
         sys.exit("WRONG: a batch was written over while the GPU had still to read it")
@@ -173,14 +177,14 @@ def main() -> None:
         sys.exit("PyTorch finds no GPU with CUDA here; --device cpu rehearses it")
     gpu = Accelerator(torch, given.device)
     kind = "the CPU" if given.device == "cpu" else torch.cuda.get_device_name(gpu.name)
-    memory = Memory(given.samples, given.size)
+    images = Images(given.samples, given.size)
     rng = np.random.default_rng(1)
     order = [rng.integers(0, given.samples, given.batch) for _ in range(given.steps)]
-    size = memory(order[0])["image"].nbytes
+    size = images(order[0])["image"].nbytes
     print(f"{kind}, torch {torch.__version__}, batches of {given.batch} = {size / 1e6:.1f} MB,")
     print(f"prefetch={given.prefetch}, workers={given.workers}, {given.steps} steps", flush=True)
-    all_ways = ways(memory, gpu, given.prefetch, given.workers)
-    check(memory, gpu, all_ways["ours"], order)
+    all_ways = ways(images, gpu, given.prefetch, given.workers)
+    check(images, gpu, all_ways["ours"], order)
     step = gpu.step(given.products)
     for make in all_ways.values():  # warm up
         measured(gpu, make, order[:8], step)

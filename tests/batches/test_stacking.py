@@ -93,6 +93,15 @@ def test_json_goes_from_process_to_process() -> None:
     assert found.tolist() == column.tolist()
 
 
+def test_json_that_stands_in_many_places_goes_quickly() -> None:
+    value: list[Any] = []
+    for _ in range(80):
+        value = [value, value]
+    column = np.empty(1, object)
+    column[0] = value
+    assert transfer.lay_out({"x": column})[0][0].place == [value]
+
+
 def test_what_does_not_go_from_process_to_process() -> None:
     nested: list[Any] = []
     for _ in range(5000):

@@ -14,9 +14,13 @@ from hypothesis import strategies as st
 from tests.caffe2.golden_cases import DATA
 from tests.wire.caffe2.test_columns import columns_of, datasets
 
+from tensorkeep import dtypes
 from tensorkeep.caffe2 import TreeCursor, Workspace, create_operator, gradient_of, save
 from tensorkeep.caffe2.shuffle import shuffled
 from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError, UnsupportedError
+from tensorkeep.source import MemorySource
+from tensorkeep.tensor import Tensor
+from tensorkeep.wire.caffe2.values import TENSOR, TREE_CURSOR, Blob
 
 ENTRIES = json.loads((DATA / "MANIFEST.json").read_text())["entries"]
 (GOLDEN,) = (entry for entry in ENTRIES if entry["file"] == "dataset.minidb")
@@ -366,6 +370,47 @@ def test_offsets_and_orders_of_another_dataset(ws: Workspace) -> None:
         ws.feed("offsets", offsets)
         with pytest.raises(ArgumentError, match="offsets are"):
             run(ws, "ReadRandomBatch", inputs, OUT, batch_size=5)
+
+
+@pytest.mark.parametrize("offset", [-1, -(2**63), 2**63 - 1, 1.5, float("nan"), "a"])
+def test_offsets_that_no_reading_comes_to(ws: Workspace, offset: Any) -> None:
+    run(ws, "ComputeOffset", ["cursor", *FIELDS], ["offsets"])
+    ws.feed("order", np.arange(5))
+    array = np.array([offset, offset], object if offset == "a" else None)
+    ws.set("cursor", Blob(TREE_CURSOR, TreeCursor(Tensor.of(array), FIELDS)))
+    random = ("ReadRandomBatch", ["cursor", "order", "offsets", *FIELDS], OUT)
+    for kind, inputs, outputs in (random, ("ReadNextBatch", ["cursor", *FIELDS], OUT)):
+        with pytest.raises(ArgumentError, match=r"the cursor (is at|are)"):
+            run(ws, kind, inputs, outputs)
+    if offset != -1:
+        with pytest.raises(ArgumentError, match=r"passes int32|no integers"):
+            run(ws, "GetCursorOffset", ["cursor"], ["at"])
+
+
+def test_very_many_rows_without_an_element() -> None:
+    ws = Workspace()
+    hollow = Tensor(dtypes.FLOAT32, (2**40, 0), MemorySource(b"", "hollow"), 0, 0)
+    ws.set("b", Blob(TENSOR, hollow))
+    run(ws, "CreateTreeCursor", [], ["cursor"], fields=["b"])
+    for kind, inputs, outputs in (
+        ("ComputeOffset", ["cursor", "b"], ["out"]),
+        ("SortAndShuffle", ["cursor", "b"], ["out"]),
+        ("PackRecords", ["b"], ["out"]),
+        ("CheckDatasetConsistency", ["b"], []),
+    ):
+        with pytest.raises(UnsupportedError, match="has 1,099,511,627,776 rows, and not one"):
+            run(ws, kind, inputs, outputs, fields=["b"])
+
+
+def test_a_dataset_is_trimmed_whole_or_not_at_all() -> None:
+    ws = Workspace()
+    ws.feed("n", np.arange(5))
+    damaged = np.array([0, 9, 3, 3, 3, 3], "<u8").tobytes() + b"abc"
+    source = MemorySource(damaged, "text")
+    ws.set("text", Blob(TENSOR, Tensor(dtypes.STRING, (5,), source, 0, len(damaged))))
+    with pytest.raises(CorruptError, match="string offsets"):
+        run(ws, "TrimDataset", ["n", "text"], ["n", "text"], fields=["n", "text"], multiple_of=2)
+    assert len(ws.fetch("n")) == 5
 
 
 def test_packed_rows(ws: Workspace, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,3 +122,20 @@ def test_nothing_is_replaced_by_what_appears(tmp_path: Path) -> None:
         hidden.appear(str(tmp_path / "folder"), str(tmp_path / "full"))
     hidden.sync(str(tmp_path / "folder"))
     hidden.sync(str(tmp_path / "old"))
+
+
+def test_a_spool_that_a_kill_leaves_its_name_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Path) -> None:
+        raise OSError(errno.EIO, "killed here")
+
+    monkeypatch.setattr(staging, "SPOOL_LIMIT", 10)
+    staged = Staging(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        with pytest.raises(errors.StoreError, match="killed here"):
+            staged.put(b"a", [bytes(100)])
+    assert [hidden.is_hidden(name) for name in os.listdir(tmp_path)] == [True]
+    with hidden.sharing(tmp_path):
+        assert os.listdir(tmp_path) == []

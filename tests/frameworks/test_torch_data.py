@@ -105,6 +105,13 @@ def test_samples_that_differ_in_shape(torch: Any) -> None:
     assert [len(sample["x"]) for sample in samples.__getitems__([0, 2])] == [1, 3]
 
 
+def test_samples_with_lists(torch: Any) -> None:
+    columns = {"a:lengths": np.array([2, 0, 1]), "a:values": np.arange(3), "b": np.arange(3)}
+    samples = torch_data.dataset(columns).__getitems__([2, 0])
+    assert [sample["a:values"].tolist() for sample in samples] == [[2], [0, 1]]
+    assert [sample["b"].item() for sample in samples] == [2, 0]
+
+
 def test_bfloat16_is_shared_too(torch: Any) -> None:
     import ml_dtypes
 

@@ -177,6 +177,19 @@ def test_arrays_of_many_blocks(values: npt.NDArray[Any]) -> None:
     assert encoded.tobytes() == expected
 
 
+@pytest.mark.parametrize("second", [1, 0, 3, 2])
+def test_bytes_are_taken_out_of_numbers_of_two(second: int) -> None:
+    """Values of uint8 take a second byte of 1; of any other, the low 8 bits of the number count."""
+    values: npt.NDArray[np.uint8] = np.random.default_rng(8).integers(0, 256, 5000, np.uint8)
+    data = encode_varints(values)
+    assert decode_varints(data, np.uint8).tolist() == values.tolist()
+    assert decode_varints(data, np.int8).tolist() == values.view(np.int8).tolist()
+    last = bytes([0x85, second])
+    expected = (5 | second << 7) & 0xFF
+    assert decode_varints(data.tobytes() + last, np.uint8)[-1] == expected
+    assert decode_varints(last + data.tobytes(), np.uint8)[0] == expected
+
+
 def test_what_protobuf_packs_is_the_same_both_ways() -> None:
     """Booleans and the integers of every size, against the reference implementation."""
     descriptors = pytest.importorskip("google.protobuf.descriptor_pb2")

@@ -56,6 +56,21 @@ def test_new_appears_whole_at_the_first_commit(kind: Kind, path: Path) -> None:
 
 
 @every_kind
+def test_many_values_at_once(kind: Kind, path: Path) -> None:
+    records = {f"{n:04}": bytes([n % 256]) * (n % 7 * 1000) for n in range(600)}
+    with kind(path, "new") as database:
+        for key, value in records.items():
+            database.put(key, [value])
+        database.commit()
+    with kind(path) as database:
+        keys = [*reversed(records), "0003", "0003"]
+        assert [bytes(value) for value in database.values(keys)] == [records[key] for key in keys]
+        assert database.values([]) == []
+        with pytest.raises(errors.MissingError, match="there is no key 'gone'"):
+            database.values(["0001", "gone"])
+
+
+@every_kind
 def test_new_that_is_not_committed_leaves_nothing(kind: Kind, path: Path) -> None:
     database = kind(path, "new")
     database.put("a", [b"1"])

@@ -3,7 +3,8 @@
 with tk.data.open("train.lmdb") as dataset:
     len(dataset), dataset.fields
     dataset[17]                       # one sample: {"image": array, "label": array}
-    dataset.gather([17, 3, 99])       # a batch: the same fields, each with a first axis of 3
+    dataset.gather([17, 3, 99])       # a batch: the same fields, each with a first axis of 3,
+                                      # but of lists, the columns of nested data, a longer one
 """
 
 from __future__ import annotations
@@ -141,6 +142,14 @@ class Dataset(ABC):
         a sample of them. The path and the time are not part of it.
         """
         return self._digest()
+
+    @property
+    def flat(self) -> frozenset[str]:
+        """The fields of which a batch has no row for each sample, but all elements of their lists.
+
+        They stand one sample's behind the other's; other fields, the lengths, tell them apart.
+        """
+        return frozenset()
 
     @abstractmethod
     def _digest(self) -> str: ...

@@ -30,7 +30,7 @@ from tensorkeep.wire.tar import FILES, members
 Numbers = npt.NDArray[np.int64]
 
 _HEAD = 256  # bytes of each member that are looked at: nearly all headers of arrays fit
-_MOST_SUFFIXES = 1000
+MOST_SUFFIXES = 1000
 _OF_THE_ARCHIVE = re.compile(r"__[^/]*__($|/)")
 
 
@@ -74,6 +74,7 @@ class Members:
         """
         short = {suffix: suffix.rpartition(".")[0] or suffix for suffix in self.suffixes}
         taken = Counter(short.values())
+        taken.update(suffix for suffix, name in short.items() if name != suffix)
         return {(name if taken[name] == 1 else suffix): suffix for suffix, name in short.items()}
 
     def places(self, suffix: str) -> tuple[Numbers, Numbers]:
@@ -250,9 +251,9 @@ def read_members(source: Source) -> Members:
 
 
 def _check_count(suffixes: dict[str, _Suffix], key: str, where: str) -> None:
-    if len(suffixes) > _MOST_SUFFIXES:
+    if len(suffixes) > MOST_SUFFIXES:
         raise UnsupportedError(
-            f"its samples have over {_MOST_SUFFIXES:,} fields by their members' names (the last is "
+            f"its samples have over {MOST_SUFFIXES:,} fields by their members' names (the last is "
             f"{key[:60]!r}): a sample's key ends at the first dot",
             where=where,
             cure="Name the members KEY.FIELD.ENDING, with no dot in the key.",

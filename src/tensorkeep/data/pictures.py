@@ -101,12 +101,22 @@ def _check(pillow: Any, picture: Any, where: str) -> None:
     most = pillow.MAX_IMAGE_PIXELS
     if most is not None and wide * high > most:
         raise _too_many(f"{wide:,} by {high:,} pixels, where the limit is {most:,}", where)
-    if picture.mode.startswith(_DEEP):
+    # Pillow cuts channels of 16 bits down to 8; how they lie in the file is told until then.
+    lies = [tile[3] for tile in getattr(picture, "tile", ())]
+    if picture.mode.startswith(_DEEP) or any(map(_is_deep, lies)):
         raise UnsupportedError(
             f"is a picture of mode {picture.mode}, not of 8 bits a channel",
             where=where,
             cure="Convert it to 8 bits, or keep it as a .npy array.",
         )
+
+
+def _is_deep(lies: Any) -> bool:
+    """Say whether a decoder's arguments tell of 16 bits: "RGB;16B", or the largest value."""
+    parts = lies if isinstance(lies, tuple) else (lies,)
+    return any(";16" in part for part in parts if isinstance(part, str)) or (
+        len(parts) == 2 and type(parts[1]) is int and parts[1] > 255
+    )
 
 
 def _upright(pillow: Any, picture: Any) -> Any:

@@ -21,6 +21,10 @@ _TYPES = {"U": "text", "O": "text", "S": "bytes", "M": "time", "m": "duration"} 
 _EXACT = 1 << 53  # float64 rounds integers from here on
 
 
+MASKED = "masked array, and a batch has no masks"
+TWO_ARRAYS = "Give its data and its mask as two fields."
+
+
 def stack(
     samples: Sequence[Mapping[str, Any]],
     names: Sequence[str],
@@ -139,12 +143,16 @@ def _type(value: Any) -> str:
 
 
 def _array(key: str, value: Any, name: str, where: str) -> npt.NDArray[Any]:
+    if isinstance(value, np.ma.MaskedArray):
+        raise UnsupportedError(
+            f"the field {key!r} of {name} is a {MASKED}", where=where, cure=TWO_ARRAYS
+        )
     found = frameworks.to_array(value, f"{name}, field {key!r}")
     try:
         array = np.asarray(value) if found is None else found[1]
     except (ValueError, TypeError, OverflowError):  # lists of unequal lengths
         array = None
-    if array is None or not _is_kept(value, array):
+    if array is None or not is_kept(value, array):
         raise UnsupportedError(
             f"the field {key!r} of {name} is a {type(value).__name__}, which makes no array",
             where=where,
@@ -153,8 +161,8 @@ def _array(key: str, value: Any, name: str, where: str) -> npt.NDArray[Any]:
     return array
 
 
-def _is_kept(value: Any, array: npt.NDArray[Any]) -> bool:
-    """Say whether an array can be kept, and has the elements of the value it was made of."""
+def is_kept(value: Any, array: npt.NDArray[Any]) -> bool:
+    """Say whether an array can be kept, and has the elements of the value that NumPy made it of."""
     if array.dtype == object:
         return all(isinstance(item, str | bytes) for item in array.flat)
     if not isinstance(value, list | tuple) or array.dtype.kind not in "USf":

@@ -128,14 +128,14 @@ def _objects(name: str, array: npt.NDArray[Any]) -> list[Any]:
     """Give text, bytes and JSON, whose nesting a pickle may follow."""
     values: list[Any] = array.ravel().tolist()
     waiting, level = list(values), 0
+    seen: set[int] = set()  # what stands in several places is looked into once
     while waiting:
         inner: list[Any] = []
         for value in waiting:
-            if type(value) is dict:
-                inner += value.keys()
-                inner += value.values()
-            elif type(value) is list:
-                inner += value
+            if type(value) in (dict, list):
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    inner += [*value, *value.values()] if type(value) is dict else value
             elif type(value) not in _JSON and type(value) is not bytes:
                 raise UnsupportedError(
                     f"the field {name!r} of a batch has a {type(value).__name__} in it, which no "

@@ -117,7 +117,7 @@ class _Samples:
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         numbers = self.source.check(rows)
-        if self.each is None:
+        if self.each is None and not self.source.flat:
             try:
                 batch = _tensors(self.source.gather(numbers))
             except UnsupportedError:  # samples that differ; a collate_fn may know what to do

@@ -148,6 +148,30 @@ def test_chunks_are_decoded_together(tmp_path: Path) -> None:
         _same(dataset.gather(rows)["x"], values[rows])
 
 
+def test_chunks_of_zarr_are_decoded_together(tmp_path: Path) -> None:
+    values = np.arange(400, dtype=np.int32).reshape(100, 4)
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    group.create_array("x", shape=(100, 4), chunks=(20, 4), dtype="i4")[:] = values
+    group.create_array("y", data=values[:, 0], chunks=(10,), shards=(50,))
+    group.create_array("z", data=values, chunks=(64, 4), compressors=None)  # read by rows
+    with tk.open(tmp_path / "a.zarr") as state:
+        assert state.remarks["x"].startswith("chunks of 20x4, ")
+        assert state.remarks["y"].endswith(", in shards of 50")
+        assert "z" not in state.remarks
+    with open(tmp_path / "a.zarr") as dataset:
+        assert dataset.block == 20
+        rows = np.array([99, 0, 31, 64, 33, 1])
+        for field in ("x", "z"):
+            _same(dataset.gather(rows)[field], values[rows])
+
+
+def test_a_zarr_without_samples(tmp_path: Path) -> None:
+    tk.save({"x": np.zeros((0, 3), np.int16)}, tmp_path / "a.zarr")
+    with open(tmp_path / "a.zarr") as dataset:
+        assert dataset.gather(np.zeros(0, np.int64))["x"].shape == (0, 3)
+        assert dataset.verify() == []
+
+
 def test_each_chunk_is_read_once_for_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     tensor = Tensor.of(np.arange(4000, dtype=np.int64).reshape(1000, 4)[::-1])  # has to be copied
     asked: list[tuple[int, int]] = []
@@ -211,6 +235,10 @@ def test_what_is_given_is_the_callers_own() -> None:
     assert not held.any()
 
 
+_NESTED: dict[str, Any] = {}
+_NESTED["x"] = _NESTED
+
+
 @pytest.mark.parametrize(
     ("arrays", "told"),
     [
@@ -224,8 +252,24 @@ def test_what_is_given_is_the_callers_own() -> None:
         ({"x": {1, 2}}, "the field 'x' is a set, which is no array"),
         ({"x": np.zeros(3, "datetime64[s]")}, "the field 'x' makes no batch"),
         ({"x": [{}, {}]}, "the field 'x' makes no batch"),
+        ({"x": [[1], [2, 3]]}, "the field 'x' is a list of lists of several lengths"),
+        ({"x": np.ma.masked_equal([1, 2], 2)}, "'x' is a masked array"),
+        ({"a": {"b": [1]}, "a.b": [2]}, r"two fields are called 'a\.b'"),
+        (_NESTED, "nested more than 64 deep"),
     ],
-    ids=["weights", "scalar", "only scalars", "nothing", "set", "dates", "objects"],
+    ids=[
+        "weights",
+        "scalar",
+        "only scalars",
+        "nothing",
+        "set",
+        "dates",
+        "objects",
+        "ragged",
+        "masked",
+        "twice",
+        "endless",
+    ],
 )
 def test_what_is_no_samples(arrays: dict[str, Any], told: str) -> None:
     with pytest.raises(UnsupportedError, match=told):

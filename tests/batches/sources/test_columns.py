@@ -187,6 +187,7 @@ def test_inconsistent_lengths(changed: dict[str, Any], problem: str, tmp_path: P
     [
         ({"a:lengths": np.ones(2), "a:values": np.ones(2)}, "is float64 of shape"),
         ({"a:lengths": np.ones((2, 1), int), "a:values": np.ones(2)}, r"int64 of shape \(2, 1\)"),
+        ({"a:lengths": np.ones((2**40, 0), int), "a:values": np.ones(0)}, "not one element"),
     ],
 )
 def test_lengths_that_are_none(arrays: dict[str, Any], problem: str) -> None:
@@ -269,6 +270,23 @@ def test_every_bit_of_a_small_file(tmp_path: Path) -> None:
                 dataset.gather(np.arange(len(dataset)))
         except TensorKeepError:
             pass
+
+
+def test_several_files_as_one(tmp_path: Path) -> None:
+    lengths, texts = np.array([2, 0, 1, 3], np.int32), np.array(list("abcdef"), object)
+    tk.save({"a:lengths": lengths, "a:values": texts, "b": np.arange(4)}, tmp_path / "1.npz")
+    ones = np.ones(3, np.int32)
+    tk.save({"a:lengths": ones, "a:values": texts[:3], "b": np.arange(4, 7)}, tmp_path / "2.npz")
+    with tk.data.open([tmp_path / "1.npz", tmp_path / "2.npz"]) as dataset:
+        batch = dataset.gather(rows(6, 3, 1, 4))
+        assert dataset.flat == {"a:values"}
+        samples = [sample["a:values"].tolist() for sample in dataset.samples(rows(6, 3, 1, 4))]
+        assert samples == [["c"], ["d", "e", "f"], [], ["a"]]
+    assert {name: values.tolist() for name, values in batch.items()} == {
+        "a:lengths": [1, 3, 0, 1],
+        "a:values": ["c", "d", "e", "f", "a"],
+        "b": [6, 3, 1, 4],
+    }
 
 
 def test_a_state_stays_open() -> None:

@@ -297,6 +297,22 @@ def test_more_than_8_bits_a_channel_are_refused() -> None:
     for deep in (np.zeros((3, 3), np.uint16), np.zeros((3, 3), np.int32), np.zeros((3, 3), "f4")):
         with pytest.raises(UnsupportedError, match=r"of mode (I;16|I|F), not of 8 bits"):
             decode_picture(picture(deep, "TIFF"), "x")
+    for data in (_png_of_16_bits(), b"P6 1 1 65535\nabcdef"):  # which Pillow cuts down to 8
+        with pytest.raises(UnsupportedError, match="of mode RGB, not of 8 bits"):
+            decode_picture(data, "x")
+    assert decode_picture(b"P6 1 1 100\n\0\x32\x64", "x").tolist() == [[[0, 128, 255]]]
+
+
+def _png_of_16_bits() -> bytes:
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(bytes(7)),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        for kind, data in parts.items()
+    )
 
 
 def test_other_files_are_no_pictures() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -105,6 +106,10 @@ def test_patterns_of_what_is_not_there(tmp_path: Path, pattern: str, told: str) 
 def test_a_pattern_of_too_many() -> None:
     with pytest.raises(ArgumentError, match="means more than 100,000 files"):
         open("x-{0..99999999999}.{0..9999999}.tar")
+    with pytest.raises(ArgumentError, match="has more than 100 braces"):
+        open("{a,b}" * 2000)
+    with pytest.raises(TensorKeepError):
+        open(f"x-{{0..{'9' * 5000}}}.tar")
 
 
 def test_a_misspelt_path(tmp_path: Path) -> None:
@@ -154,7 +159,46 @@ def test_a_tar_is_told_by_its_bytes(tmp_path: Path) -> None:
             assert dataset.gather(np.array([2, 0]))["cls"].tolist() == [2, 0]
 
 
-@pytest.mark.parametrize("fields", [[], [1], [None]])
+@pytest.mark.parametrize("kind", [None, "npy", "arrays", "images", "records", "columns", "tar"])
+@pytest.mark.parametrize("name", ["gone", "a.txt", "nul\0"])
+def test_what_is_not_there_by_any_kind(tmp_path: Path, name: str, kind: str | None) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(TensorKeepError):
+        open(f"{tmp_path}/{name}", kind=kind)
+
+
+def test_bytes_are_no_path_and_no_samples() -> None:
+    with pytest.raises(ArgumentError, match=r"bytes are no samples\. A path is text"):
+        open(b"train.npz")
+
+
+def test_relative_names_mean_the_same_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker process may start elsewhere, and a program may go elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("away")
+    os.mkdir("folder")
+    np.save("folder/n.npy", np.arange(5))
+    tk.save({"n": np.arange(5)}, "a.npz")
+    tk.save({"n": np.arange(5, 9)}, "b.npz")
+    tk.save({"n:lengths": np.ones(5, np.int32), "n:values": np.arange(5)}, "columns.safetensors")
+    for name in ("a.minidb", "a.tar"):
+        tk.data.write(({"n": np.int32(i)} for i in range(5)), name)
+    tk.data.write(({"n": np.int32(i)} for i in range(5)), "s.tar", shard_samples=2)
+    names = ("folder", "a.npz", "?.npz", "columns.safetensors", "a.minidb", "minidb:a.minidb")
+    for name in (*names, "a.tar", "s.tar"):
+        with open(name) as dataset:
+            packed = pickle.dumps(dataset)
+            monkeypatch.chdir("away")
+            for each in (dataset, pickle.loads(packed)):
+                values = list(each.gather(np.arange(5)).values())[-1]
+                assert values.tolist() == [0, 1, 2, 3, 4]
+                each.close()
+            monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("fields", [[], [1], [None], 3, [["x"]]])
 def test_fields_that_are_no_names(fields: Any) -> None:
     with pytest.raises(ArgumentError, match="fields are named by text"):
         open({"x": np.arange(3)}, fields=fields)

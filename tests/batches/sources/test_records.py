@@ -77,7 +77,7 @@ def test_only_some_fields(tmp_path: Path) -> None:
         assert dataset.digest == open_records(path).digest
         check(dataset, [{"label": sample["label"]} for sample in samples])
         assert pickle.loads(pickle.dumps(dataset)).gather(np.array([0])).keys() == {"label"}
-    with pytest.raises(ArgumentError, match=r"no field 'lable'. It has image, label\."):
+    with pytest.raises(MissingError, match=r"no field 'lable'. Did you mean label\?"):
         open_records(path, ["lable"])
 
 

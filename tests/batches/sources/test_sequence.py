@@ -124,6 +124,24 @@ def test_samples_that_differ_make_no_batch() -> None:
     assert [sample["x"].shape for sample in dataset.samples(np.array([1, 0]))] == [(3,), (2,)]
 
 
+def test_samples_that_would_lose_something() -> None:
+    with pytest.raises(SampleError, match="sample 0 has two fields called '1'"):
+        open([{1: 2, "1": 3}])
+    masked = open([{"x": np.ma.masked_equal([1, 2], 2)}])
+    with pytest.raises(UnsupportedError, match="'x' of sample 0 is a masked array"):
+        masked.gather(np.array([0]))
+
+
+@pytest.mark.parametrize("length", [-1, 10**30])
+def test_a_length_that_is_none(length: int) -> None:
+    class Wrong(Squares):
+        def __len__(self) -> int:
+            return length
+
+    with pytest.raises(SampleError, match="its length cannot be told"):
+        open(Wrong())
+
+
 def test_samples_are_the_callers_own() -> None:
     held = [{"x": np.zeros(2)}]
     dataset = open(held)

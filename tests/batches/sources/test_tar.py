@@ -110,6 +110,14 @@ def test_every_ending(tmp_path: Path) -> None:
 def test_fields_that_would_be_called_the_same_keep_their_endings(tmp_path: Path) -> None:
     files = [("k.image.npy", npy(1)), ("k.image.json", b"2"), ("k.cls", b"3")]
     assert dict(open_tar(shard(tmp_path, files))[0]) == {"image.npy": 1, "image.json": 2, "cls": 3}
+    files = [("k.a.npy", npy(1)), ("k.a.txt", b"2"), ("k.a.npy.txt", b"3"), ("k.cls.txt", b"4")]
+    expected = {"a.npy": 1, "a.txt": "2", "a.npy.txt": "3", "cls": "4"}
+    assert dict(open_tar(shard(tmp_path, files))[0]) == expected
+    files = [("k.a.npz", npz(b=np.zeros(2))), ("k.a.b.npy", npy(1))]
+    with pytest.raises(
+        UnsupportedError, match=r"array 'b' in 'a.npz' is called a.b, as is another"
+    ):
+        open_tar(shard(tmp_path, files))
 
 
 def test_keys_end_at_the_first_dot_of_the_last_part(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tensorkeep.data.writing import write
+from tensorkeep.data.writing.columns import _mapped
 
 
 def large(count: int) -> Iterator[dict[str, Any]]:
@@ -30,3 +31,20 @@ def test_memory_is_flat(ending: str, tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 12 << 20, peak  # of 60 MB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere pages are not counted")
+def test_what_was_read_of_a_spool_is_let_go(tmp_path: Path) -> None:
+    with open(tmp_path / "spool", "w+b") as file:
+        file.write(bytes(32 << 20))
+        source = _mapped(file, "a.zarr")
+        before = mapped_bytes()
+        for start in range(0, source.size, 4 << 20):
+            assert not any(source.read(start, start + (4 << 20))[::4096])
+        assert mapped_bytes() - before < 12 << 20
+
+
+def mapped_bytes() -> int:
+    """Say how much of files that are mapped counts as memory of this process."""
+    with open("/proc/self/status", encoding="ascii") as lines:
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssFile:"))

@@ -31,6 +31,12 @@ GOOD = {"x": np.zeros(3, np.float32)}
         ({"x": 1 << 70}, r"sample 1, field 'x'"),
         ({"x": {1: 2}}, r"sample 1, field 'x'"),
         ({"x": [object()]}, r"sample 1, field 'x'"),
+        ({"x": (1, "a")}, r"sample 1, field 'x': is a tuple, whose elements no array holds"),
+        ({"x": ((1 << 53) + 1, 0.5)}, r"sample 1, field 'x': is a tuple, whose elements"),
+        (
+            {"x": np.ma.array([1, 2], mask=[0, 1])},
+            r"sample 1, field 'x': is a masked array",
+        ),
         ({"y": 1}, r"sample 1: has the fields y, where the samples before have x"),
         ({**GOOD, "y": 1}, r"sample 1: has the fields x, y"),
         ([1, 2], r"sample 1: is a list, where a dict"),
@@ -70,7 +76,27 @@ def test_arrays_have_samples_that_are_alike(tmp_path: Path) -> None:
             write([GOOD, GOOD, {"x": other}], tmp_path / "a.npz")
         assert "sample 2, field 'x': has " in str(caught.value)
         assert "where the samples before have float32, (3,)" in str(caught.value)
-        write([GOOD, {"x": other}], tmp_path / "a.tar")  # which keeps them as they are
+        if not isinstance(other, str):
+            write([GOOD, {"x": other}], tmp_path / "a.tar")  # which keeps them as they are
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "text"),
+    [
+        ([{"x": 1}, {"x": 2.5}], {}, "sample 1, field 'x': would be a .npy file, .* have .cls"),
+        ([{"x": 1}, {"x": 2**63}], {}, "sample 1, field 'x': would be a .npy file"),
+        ([{"x": "a"}, {"x": b"a"}], {}, "sample 1, field 'x': would be a .bin file, .* have .txt"),
+        ([{"Image": 1, "image": 2}], {}, "field 'Image': has capitals .* Rename it 'image'"),
+        ([{f"x{i}": i for i in range(1001)}], {}, "has 1,001 fields, and a .tar may have 1,000"),
+        ([{"x": b"a"}], {"endings": {"y": "jpg"}}, "names the field 'y', .* They have x"),
+    ],
+)
+def test_a_tar_that_would_not_be_read_back(
+    given: Any, options: Any, text: str, tmp_path: Path
+) -> None:
+    with pytest.raises((errors.UnsupportedError, errors.ArgumentError), match=text):
+        write(given, tmp_path / "a.tar", **options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_format_cannot_hold_is_told_at_once(tmp_path: Path) -> None:

@@ -87,6 +87,20 @@ def test_records_of_a_database(kind: str, tmp_path: Path) -> None:
             assert np.array_equal(found[name].numpy(), value[name], equal_nan=name == "f64"), name
 
 
+def test_numbers_of_a_database(tmp_path: Path) -> None:
+    bounds = [
+        (1 << bits) + more for bits in (0, 7, 8, 14, 21, 28, 31, 32, 56, 63) for more in (-1, 0)
+    ]
+    for dtype in ("int8", "uint8", "int16", "uint16", "int32", "int64"):
+        known = np.iinfo(dtype)
+        fitting = [n for n in (*bounds, *(-n for n in bounds)) if known.min <= n <= known.max]
+        values = [{"n": np.dtype(dtype).type(n)} for n in fitting]
+        write(values, tmp_path / "a.minidb", durable=False)
+        with open_database("minidb", tmp_path / "a.minidb") as database:
+            records = [bytes(source.read(0, source.size)) for _, source in database.records()]
+        assert records == [encode_record(value) for value in values]
+
+
 def test_members_of_a_tar(tmp_path: Path) -> None:
     given = {
         "image": IMAGES[0].T,

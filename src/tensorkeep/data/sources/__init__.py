@@ -116,6 +116,8 @@ def open(what: Any, *, fields: Iterable[str] | None = None, kind: str | None = N
         return _of_mapping(what, names)
     if isinstance(what, np.ndarray) or _is_tensor(what):
         return of_arrays({LONE: what}, names, "the array")
+    if isinstance(what, bytes | bytearray | memoryview):
+        raise ArgumentError("bytes are no samples", cure="A path is text, such as os.fsdecode's.")
     if hasattr(what, "__len__") and hasattr(what, "__getitem__"):
         return SequenceDataset(what, names)
     raise ArgumentError(
@@ -133,6 +135,8 @@ def open_path(path: str, fields: Sequence[str] | None = None, kind: str | None =
         UnknownFormatError: no kind of source recognises it.
         ArgumentError: there is no such kind.
     """
+    if "\0" in path:
+        raise ArgumentError("no file has a null byte in its name", where=path.replace("\0", "\\0"))
     open_one = partial(open_path, kind=kind)
     manifest = manifest_of(path) if kind is None else ""
     if manifest:
@@ -193,12 +197,13 @@ def _is_tensor(what: Any) -> bool:
 def _names(fields: Iterable[str] | None) -> list[str] | None:
     if fields is None:
         return None
-    listed = [fields] if isinstance(fields, str) else list(dict.fromkeys(fields))
+    given = [fields] if isinstance(fields, str) or not isinstance(fields, Iterable) else fields
+    listed = list(given)
     if not listed or not all(isinstance(name, str) for name in listed):
         raise ArgumentError(
             "fields are named by text, one or more of them", cure='Such as fields=["image"].'
         )
-    return listed
+    return list(dict.fromkeys(listed))
 
 
 def _nearby(path: str) -> str:

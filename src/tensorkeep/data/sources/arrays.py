@@ -26,11 +26,13 @@ import numpy.typing as npt
 from tensorkeep import api, checksum, frameworks
 from tensorkeep.data.dataset import Batch, Dataset, Field, Progress, Rows
 from tensorkeep.data.fingerprint import combine, sampled
-from tensorkeep.data.sources.chosen import no_field
+from tensorkeep.data.sources.chosen import absolute, no_field
 from tensorkeep.data.sources.gathering import gather, rows_together, take
 from tensorkeep.data.sources.tensors import by_fields, looked_at
+from tensorkeep.data.stacking import MASKED, TWO_ARRAYS
 from tensorkeep.errors import (
     FormatError,
+    MissingError,
     StoreError,
     TensorKeepError,
     UnsafeError,
@@ -46,6 +48,7 @@ _T = TypeVar("_T")
 
 LONE = "data"  # what the field of a lone array is called
 _KEPT = 4 << 20  # bytes of a field that is kept once it was decoded
+_DEEPEST = 64  # dicts in dicts
 _NOTES = (".json", ".md", ".rst", ".txt", ".yaml", ".yml")  # beside arrays in a folder
 
 
@@ -192,7 +195,7 @@ def open_arrays(target: Target, fields: Sequence[str] | None = None) -> ArraysDa
             kind=state.format,
             where=state.where,
             path=path if os.path.isfile(path) else "",
-            reopen=partial(open_arrays, path, fields) if path else None,
+            reopen=partial(open_arrays, absolute(path), fields) if path else None,
             own=True,
         )
     except BaseException:
@@ -236,7 +239,7 @@ def is_folder(path: str) -> bool:
     try:
         with os.scandir(path) as entries:
             listed = [(e.name, e.is_file()) for e in entries if not e.name.startswith(".")]
-    except OSError:
+    except (OSError, ValueError):
         return False
     arrays = [name for name, _ in listed if name.endswith(".npy")]
     return bool(arrays) and all(is_file and _in_folder(name) for name, is_file in listed)
@@ -251,12 +254,16 @@ def open_folder(path: str, fields: Sequence[str] | None = None) -> ArraysDataset
     """Open a folder of .npy files, of which each is the field of its name.
 
     Raises:
-        MissingError: no such field.
+        MissingError: there is no such folder, or no such field.
         CorruptError: a file is damaged.
     """
+    try:
+        listed = sorted(os.listdir(path))
+    except (OSError, ValueError) as error:
+        raise MissingError("there is no such folder of .npy files", where=path) from error
     files = {
         name.removesuffix(".npy"): os.path.join(path, name)
-        for name in sorted(os.listdir(path))
+        for name in listed
         if name.endswith(".npy") and not name.startswith(".")
     }
     with ExitStack() as opened:
@@ -268,7 +275,7 @@ def open_folder(path: str, fields: Sequence[str] | None = None) -> ArraysDataset
             State(tensors, format="npy", where=path, close=kept.close),
             kind="npy",
             where=path,
-            reopen=partial(open_folder, path, fields),
+            reopen=partial(open_folder, absolute(path), fields),
             own=True,
         )
         kept.enter_context(opened.pop_all())
@@ -376,11 +383,19 @@ def _native(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _flatten(
     value: Mapping[Any, Any], path: tuple[str, ...], into: dict[str, npt.NDArray[Any]], where: str
 ) -> None:
+    if len(path) > _DEEPEST:
+        raise UnsupportedError(f"has dicts nested more than {_DEEPEST} deep", where=where)
     for key, inner in value.items():
         name = ".".join((*path, str(key)))
+        if name in into:
+            raise UnsupportedError(f"two fields are called {name!r}", where=where)
         if isinstance(inner, Mapping):
             _flatten(inner, (*path, str(key)), into, where)
             continue
+        if isinstance(inner, np.ma.MaskedArray):
+            raise UnsupportedError(
+                f"the field {name!r} is a {MASKED}", where=where, cure=TWO_ARRAYS
+            )
         found = frameworks.to_array(inner, f"{where}, field {name!r}")
         if found is not None:
             into[name] = found[1]
@@ -391,4 +406,11 @@ def _flatten(
                 where=where,
                 cure="Give arrays whose first axis counts the samples.",
             )
-        into[name] = np.asarray(inner)
+        try:
+            into[name] = np.asarray(inner)
+        except (ValueError, TypeError, OverflowError):
+            raise UnsupportedError(
+                f"the field {name!r} is a list of lists of several lengths, which is no array",
+                where=where,
+                cure="Pad them, or give a list of samples, which may differ.",
+            ) from None

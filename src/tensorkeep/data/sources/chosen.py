@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,11 @@ class ChosenDataset(Dataset):
         self._dataset = dataset
         self._names = list(fields)
 
+    @property
+    def flat(self) -> frozenset[str]:
+        """The chosen fields that are in lists."""
+        return self._dataset.flat.intersection(self._names)
+
     def gather(self, rows: Rows) -> Batch:
         """Give samples as one batch, of the chosen fields alone."""
         return self._of(self._dataset.gather(rows)) if len(rows) else self._dataset.gather(rows)
@@ -65,6 +71,11 @@ class ChosenDataset(Dataset):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ChosenDataset, (self._dataset, self._names)
+
+
+def absolute(path: str) -> str:
+    """Give a path by which another folder's process, or this one later, finds the same file."""
+    return os.path.abspath(path) if os.path.lexists(path) else path
 
 
 def no_field(name: str, fields: Sequence[str], where: str) -> MissingError:

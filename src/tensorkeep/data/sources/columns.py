@@ -25,6 +25,7 @@ import numpy.typing as npt
 from tensorkeep import api, checksum, dtypes
 from tensorkeep.data.dataset import Batch, Dataset, Field, Progress, Rows, Sample
 from tensorkeep.data.fingerprint import combine, sampled
+from tensorkeep.data.sources.chosen import absolute
 from tensorkeep.data.sources.gathering import gather, take
 from tensorkeep.data.sources.tensors import by_fields, looked_at
 from tensorkeep.database import Database
@@ -102,6 +103,11 @@ class ColumnsDataset(Dataset):
             for name, tensor in self._tensors.items()
         }
         super().__init__(sizes[0], known, where=where, kind=kind)
+
+    @property
+    def flat(self) -> frozenset[str]:
+        """The fields that are in lists."""
+        return frozenset(name for name, number in self._lists.items() if number)
 
     def gather(self, rows: Rows) -> Batch:
         """Give rows as one flat batch: of a list all its elements, for all rows together.
@@ -212,7 +218,7 @@ def open_columns(path: str, fields: Sequence[str] | None = None) -> ColumnsDatas
             kind="columns",
             where=state.where or path,
             path=path if os.path.isfile(path) else "",
-            reopen=partial(open_columns, path, fields),
+            reopen=partial(open_columns, absolute(path), fields),
             own=True,
         )
     except BaseException:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tensorkeep.data.dataset import Batch, Dataset, Field, Progress, Rows, Sample
 from tensorkeep.data.fingerprint import combine
 from tensorkeep.data.memory import empty
+from tensorkeep.data.stacking import stack
 from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError, UnsupportedError
 
 AT_ONCE = 128  # files that are open at once: systems allow a process a thousand or so
@@ -32,6 +33,7 @@ class Part:
         digest: where it is known; asked of the dataset where it is empty.
         block: neighbours that are read together.
         check: compares it with what was written; gives the problem, empty where there is none.
+        given: it was opened by somebody else, who closes it.
     """
 
     open: Callable[[], Dataset]
@@ -41,6 +43,7 @@ class Part:
     digest: str = ""
     block: int = 1
     check: Callable[[], str] | None = None
+    given: bool = False
 
 
 class JoinedDataset(Dataset):
@@ -88,6 +91,11 @@ class JoinedDataset(Dataset):
         self._lock = threading.Lock()
         self._open: OrderedDict[int, Dataset] = OrderedDict(opened or {})
 
+    @property
+    def flat(self) -> frozenset[str]:
+        """The fields that are in lists, in the first part as in all."""
+        return self._opened(0).flat
+
     def gather(self, rows: Rows) -> Batch:
         """Give samples as one batch; each part is asked once for all of its rows.
 
@@ -97,7 +105,10 @@ class JoinedDataset(Dataset):
         """
         out: Batch = {}
         for part, at, own in self._split(rows):
-            batch = self._opened(part).gather(own)
+            dataset = self._opened(part)
+            if dataset.flat and len(own) < len(rows):
+                return self._one_by_one(rows, dataset.flat)
+            batch = dataset.gather(own)
             if len(own) == len(rows):
                 return batch
             for name, values in batch.items():
@@ -108,6 +119,17 @@ class JoinedDataset(Dataset):
             if batch.keys() != out.keys():
                 raise self._other_fields(list(out), list(batch), part)
         return out or self._opened(0).gather(rows)
+
+    def _one_by_one(self, rows: Rows, flat: frozenset[str]) -> Batch:
+        """Make a batch of columns, whose lists are as long as each sample has it."""
+        samples = self.samples(rows)
+        names = [self.name(row) for row in rows.tolist()]
+        rest = [{name: v for name, v in one.items() if name not in flat} for one in samples]
+        stacked = stack(rest, names, self.where)
+        return {
+            name: np.concatenate([one[name] for one in samples]) if name in flat else stacked[name]
+            for name in samples[0]
+        }
 
     def samples(self, rows: Rows) -> list[Sample]:
         """Give samples one by one, which may differ in shape."""
@@ -136,13 +158,15 @@ class JoinedDataset(Dataset):
             dataset = self._open.get(number)
             if dataset is None:
                 part = self._parts[number]
-                dataset = self._open[number] = part.open()
+                dataset = part.open()
                 if len(dataset) != part.count:
+                    dataset.close()
                     raise CorruptError(
                         f"had {part.count:,} samples, and has {len(dataset):,} now",
                         where=part.where,
                         cure="It was changed since; open all of it again.",
                     )
+                self._open[number] = dataset
             self._open.move_to_end(number)
             while len(self._open) > AT_ONCE:  # closed once no other thread reads from it
                 self._open.popitem(last=False)
@@ -195,12 +219,13 @@ class JoinedDataset(Dataset):
         return found
 
     def close(self) -> None:
-        """Close all parts."""
+        """Close the parts that were opened here; datasets that were given stay open."""
         super().close()
         with self._lock:
-            opened, self._open = list(self._open.values()), OrderedDict()
-        for dataset in opened:
-            dataset.close()
+            opened, self._open = self._open, OrderedDict()
+        for number, dataset in opened.items():
+            if not self._parts[number].given:
+                dataset.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._reopen is not None:
@@ -220,6 +245,7 @@ def _part(dataset: Dataset) -> Part:
         dataset.fields,
         dataset.where,
         block=dataset.block,
+        given=True,
     )
 
 

@@ -26,6 +26,7 @@ from tensorkeep import dtypes
 from tensorkeep.data import fingerprint
 from tensorkeep.data.dataset import Batch, Dataset, Field, Rows, Sample
 from tensorkeep.data.ranges import Bytes, Numbers, gather
+from tensorkeep.data.sources.chosen import absolute, no_field
 from tensorkeep.data.sources.layout import (
     Kind,
     Layout,
@@ -40,7 +41,6 @@ from tensorkeep.data.sources.outline import Outlines
 from tensorkeep.data.sources.places import find_kind, first_value, open_places
 from tensorkeep.data.sources.remembered import Remembered
 from tensorkeep.errors import (
-    ArgumentError,
     FormatError,
     TensorKeepError,
     UnsupportedError,
@@ -75,7 +75,7 @@ def open_records(path: str, fields: Sequence[str] | None = None) -> RecordsDatas
         UnknownFormatError: no database is.
         UnsupportedError: its records are saved weights.
         CorruptError: it is damaged.
-        ArgumentError: there is no such field.
+        MissingError: there is no such field.
     """
     return RecordsDataset(path, fields=fields)
 
@@ -110,14 +110,15 @@ class RecordsDataset(Dataset):
         fields: read only these.
 
     Raises:
-        MissingError, UnsupportedError, CorruptError, ArgumentError: as for `open_records`.
+        MissingError, UnsupportedError, CorruptError, ArgumentError: as for `open_records`; also
+            where there is no such `db_type`.
     """
 
     def __init__(
         self, path: str, db_type: str | None = None, fields: Sequence[str] | None = None
     ) -> None:
         kind, place = find_kind(path, db_type)
-        self._opened_with = path, db_type, None if fields is None else list(fields)
+        self._opened_with = absolute(place), kind.kind, None if fields is None else list(fields)
         self._places = places = open_places(kind, place)
         super().__init__(len(places.sizes), {}, where=path, kind=kind.kind)
         try:
@@ -457,7 +458,5 @@ def _empty(field: Field) -> _Array:
 def _chosen(found: dict[str, Field], fields: Sequence[str], where: str) -> dict[str, Field]:
     for name in fields:
         if name not in found and found:
-            raise ArgumentError(
-                f"there is no field {name!r}", where=where, cure=f"It has {', '.join(found)}."
-            )
+            raise no_field(name, list(found), where)
     return {name: found[name] for name in fields if name in found}

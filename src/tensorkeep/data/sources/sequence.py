@@ -43,7 +43,7 @@ class SequenceDataset(Dataset):
         fields: read only these.
 
     Raises:
-        SampleError: the object failed to give its first sample.
+        SampleError: the object failed to give its length or its first sample.
         MissingError: there is no such field.
     """
 
@@ -52,7 +52,11 @@ class SequenceDataset(Dataset):
     def __init__(self, items: Any, fields: Sequence[str] | None = None) -> None:
         kind = type(items)
         where = f"the {kind.__name__}"
-        super().__init__(len(items), {}, where=where, kind="sequence")
+        try:
+            count = len(items)
+        except Exception as error:
+            raise SampleError(f"its length cannot be told: {error!r}", where=where) from error
+        super().__init__(count, {}, where=where, kind="sequence")
         self._items = items
         self._names = None if fields is None else list(fields)
         if len(self):
@@ -122,6 +126,9 @@ class SequenceDataset(Dataset):
 
     def _fields_of(self, item: Any, row: int) -> Sample:
         sample = _named(item)
+        if isinstance(item, Mapping) and len(sample) != len(item):
+            twice = next(str(name) for name in item if not isinstance(name, str))
+            raise SampleError(f"{self.name(row)} has two fields called {twice!r}", where=self.where)
         if self._names is None:
             return sample
         for name in self._names:

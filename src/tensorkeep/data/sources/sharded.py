@@ -12,7 +12,7 @@ from functools import partial
 from tensorkeep import checksum
 from tensorkeep.data.dataset import Dataset, Field
 from tensorkeep.data.fingerprint import combine
-from tensorkeep.data.sources.chosen import no_field
+from tensorkeep.data.sources.chosen import absolute, no_field
 from tensorkeep.data.sources.joined import AT_ONCE, JoinedDataset, Part
 from tensorkeep.data.writing.manifest import INDEX, PARTIAL, Manifest, is_manifest, read_manifest
 from tensorkeep.dtypes import UINT8
@@ -22,9 +22,10 @@ from tensorkeep.tensor import Tensor
 
 Open = Callable[[str, Sequence[str] | None], Dataset]
 
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _MOST = 100_000  # files that a pattern may mean
+_MOST_BRACES = 100
 _BESIDE = ".index.safetensors"  # an index that reading makes beside a file
 
 
@@ -36,12 +37,14 @@ def paths_of(pattern: str) -> list[str]:
 
     Raises:
         MissingError: there is none.
-        ArgumentError: the braces mean more than 100,000 files.
+        ArgumentError: there are more than 100 braces, or they mean more than 100,000 files.
 
     >>> paths_of("no-{8..10}.tar")
     Traceback (most recent call last):
     tensorkeep.errors.MissingError: no-8.tar: there is no such file. 3 files are named ...
     """
+    if pattern.count("{") > _MOST_BRACES:
+        raise ArgumentError(f"has more than {_MOST_BRACES} braces", where=pattern[:80])
     named = list(itertools.islice(_expanded(pattern), _MOST + 1))
     if len(named) > _MOST:
         raise ArgumentError(f"means more than {_MOST:,} files", where=pattern)
@@ -123,7 +126,7 @@ def open_several(
     try:
         for number, path in enumerate(paths):
             dataset = open_one(path, fields)
-            opener = partial(open_one, path, fields)
+            opener = partial(open_one, absolute(path), fields)
             parts.append(
                 Part(opener, len(dataset), dataset.fields, dataset.where, block=dataset.block)
             )
@@ -135,7 +138,7 @@ def open_several(
             parts,
             where=where,
             opened=opened,
-            reopen=partial(open_several, list(paths), fields, open_one, where),
+            reopen=partial(open_several, list(map(absolute, paths)), fields, open_one, where),
         )
     except BaseException:
         for dataset in opened.values():
@@ -178,17 +181,17 @@ def open_manifest(path: str, fields: Sequence[str] | None, open_one: Open) -> Da
     first = open_one(files[0], fields)
     parts = [
         Part(
-            partial(open_one, file, fields),
+            partial(open_one, absolute(file), fields),
             shard.samples,
             known,
             file,
             digest=combine(shard.digest, *known) if shard.digest else "",
             block=first.block,
-            check=partial(_damaged, file, shard.digest) if shard.digest else None,
+            check=partial(_damaged, absolute(file), shard.digest) if shard.digest else None,
         )
         for shard, file in zip(manifest.shards, files, strict=True)
     ]
-    reopen = partial(open_manifest, path, fields, open_one)
+    reopen = partial(open_manifest, absolute(path), fields, open_one)
     return JoinedDataset(parts, where=path, opened={0: first}, reopen=reopen)
 
 

@@ -16,7 +16,13 @@ from tensorkeep.data.members import Members
 from tensorkeep.data.ranges import gather, joined, view_of
 from tensorkeep.data.sources.chosen import no_field
 from tensorkeep.data.stacking import stack
-from tensorkeep.errors import ArgumentError, MissingError, TensorKeepError, UnsafeError
+from tensorkeep.errors import (
+    ArgumentError,
+    MissingError,
+    TensorKeepError,
+    UnsafeError,
+    UnsupportedError,
+)
 from tensorkeep.source import Source
 from tensorkeep.wire.npy import Header, read_header
 
@@ -163,6 +169,13 @@ def columns_of(found: Members, source: Source, fields: Sequence[str] | None) -> 
             called = f"{source.where}: sample 0 ({found.key(0)[:60]!r}), field {field!r}"
             for name in array_names(data, called):
                 decode = partial(_decode_named, name)
+                if f"{field}.{name}" in found.fields:
+                    raise UnsupportedError(
+                        f"the array {name!r} in {suffix!r} is called {field}.{name}, as is another "
+                        "member of a sample",
+                        where=source.where,
+                        cure="Rename one of them.",
+                    )
                 columns[f"{field}.{name}"] = _Decoded(starts, sizes, source, decode, Field())
         else:
             how = decoder(ending)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from tensorkeep import dtypes, frameworks
 from tensorkeep.data.dataset import JSON, Field
+from tensorkeep.data.stacking import MASKED, TWO_ARRAYS, is_kept
 from tensorkeep.errors import TensorKeepError, UnsupportedError
 
 # A number, also alone, an array in C order, text, bytes, or (where it is asked for) JSON.
@@ -161,11 +162,15 @@ def _value(value: Any, where: str) -> Value:
         return bytes(value)
     if isinstance(value, np.generic):
         return _numbers(np.asarray(value), value, where)[()]
+    if isinstance(value, np.ma.MaskedArray):
+        raise UnsupportedError(f"is a {MASKED}", where=where, cure=TWO_ARRAYS)
     known = frameworks.to_array(value, where)
     try:
         array = np.asarray(value) if known is None else known[1]
     except (ValueError, TypeError, OverflowError) as error:  # lists of unequal lengths
         raise _no_value(value, where, f", which makes no array: {error}") from None
+    if isinstance(value, list | tuple) and not is_kept(value, array):
+        raise _no_value(value, where, ", whose elements no array holds as they are")
     if array.dtype.kind in "OUST":
         return _texts(array, value, where)
     array = _numbers(array, value, where)

@@ -11,7 +11,8 @@ import numpy as np
 
 from tensorkeep import dtypes, frameworks
 from tensorkeep.data.dataset import Dataset, Field, Sample
-from tensorkeep.errors import ArgumentError
+from tensorkeep.data.stacking import MASKED, TWO_ARRAYS
+from tensorkeep.errors import ArgumentError, UnsupportedError
 from tensorkeep.tensor import Tensor
 
 # What gives samples; a function is given how many are there already.
@@ -109,6 +110,8 @@ def _columns(records: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         if isinstance(values, Tensor) and values.shape and values.dtype is not dtypes.STRING:
             columns[name] = values  # read block by block
             continue
+        if isinstance(values, np.ma.MaskedArray):
+            raise UnsupportedError(f"the field {name!r} is a {MASKED}", cure=TWO_ARRAYS)
         known = frameworks.to_array(values, f"the field {name!r}")
         if known is None and (isinstance(values, str | bytes) or not hasattr(values, "__len__")):
             raise ArgumentError(

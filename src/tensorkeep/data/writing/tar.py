@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tensorkeep.data.dataset import Field
+from tensorkeep.data.members import MOST_SUFFIXES
 from tensorkeep.data.writing.fields import Fields, Value
 from tensorkeep.data.writing.writer import File, Packed, Writer
 from tensorkeep.errors import ArgumentError, TensorKeepError, UnsupportedError
@@ -58,9 +59,12 @@ class TarWriter(Writer):
         self._endings = _check_endings(endings or {})
         self._headers: dict[tuple[str, int], _Header] = {}
         self._npy: dict[tuple[np.dtype[Any], tuple[int, ...]], bytes] = {}
+        self._written: dict[str, str] = {}  # what each field's files end in
 
     def pack(self, number: int, sample: Mapping[str, Any]) -> Packed:
         values = self.fields.take(number, sample)
+        if not self._written:
+            self._check_fields(values)
         key = b"%010d" % number
         spread = sum(key)
         parts: list[Any] = []
@@ -68,6 +72,8 @@ class TarWriter(Writer):
         for name, value in values.items():
             try:
                 ending, chunks, length = self._contents(name, value)
+                if self._written.get(name) != ending:
+                    self._begin_field(name, ending)
                 header = self._headers.get((name + ending, length))
                 if header is None:
                     header = self._header(name, ending, length)
@@ -79,6 +85,34 @@ class TarWriter(Writer):
             parts += (*chunks, _ZEROS[padding])
             size += _BLOCK + length + padding
         return Packed(number, size, b"".join(parts))
+
+    def _check_fields(self, values: Mapping[str, Value]) -> None:
+        if len(values) > MOST_SUFFIXES:
+            raise UnsupportedError(
+                f"has {len(values):,} fields, and a .tar may have {MOST_SUFFIXES:,}",
+                where="sample 0",
+                cure="Put them into arrays.",
+            )
+        for name in self._endings:
+            if name not in values:
+                raise ArgumentError(
+                    f"endings names the field {name!r}, which samples do not have",
+                    cure=f"They have {', '.join(values)}.",
+                )
+
+    def _begin_field(self, name: str, ending: str) -> None:
+        """Refuse names that would not be read back, and files that are none of one field."""
+        if name in self._written:
+            raise UnsupportedError(
+                f"would be a {ending} file, where the samples before have {self._written[name]}",
+                cure="Give all samples the same kind of value: floats and integers are two.",
+            )
+        if name != name.lower():
+            raise UnsupportedError(
+                "has capitals in its name, which is read back in small letters",
+                cure=f"Rename it {name.lower()!r}.",
+            )
+        self._written[name] = ending
 
     def begin(self, path: str) -> File:
         return _Archive(path, durable=self.durable)

@@ -35,7 +35,9 @@ class Whole(Source):
 
     @property
     def mapped(self) -> bool:
-        if self._mapped is None:
+        if self._mapped is None and not self.size:  # there is no chunk
+            self._mapped = False
+        elif self._mapped is None:
             file = self._files.open(self._key)
             self._mapped = file is not None and file.mapped and file.size == self._stored
             if file is not None:
