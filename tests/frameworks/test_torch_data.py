@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import warnings
 from collections.abc import Iterator
@@ -249,7 +250,7 @@ def test_other_things_are_refused(torch: Any) -> None:
 
 
 def stateful(source: Any, workers: int, **options: Any) -> Any:
-    module = pytest.importorskip("torchdata.stateful_dataloader")
+    module = importlib.import_module("torchdata.stateful_dataloader")
     whole = torch_data.iterable(source)
     return module.StatefulDataLoader(whole, batch_size=None, num_workers=workers, **options)
 

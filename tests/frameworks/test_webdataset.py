@@ -23,7 +23,9 @@ RNG = np.random.default_rng(11)
 
 @pytest.fixture(scope="module")
 def webdataset() -> Any:
-    return pytest.importorskip("webdataset", reason="webdataset is not installed")
+    import webdataset
+
+    return webdataset
 
 
 def theirs(webdataset: Any, path: Path, *decoders: str) -> list[dict[str, Any]]:

@@ -14,8 +14,8 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Self
+from functools import cached_property, wraps
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +27,23 @@ from tensorkeep.errors import ArgumentError, ClosedError, TensorKeepError
 Rows = npt.NDArray[np.int64]
 Sample = dict[str, Any]
 Batch = dict[str, npt.NDArray[Any]]
+_Read = TypeVar("_Read")
 Progress = Callable[[int, int], None]  # is called with the samples done and how many there are
 
 JSON = "json"  # what Field.dtype is for values of JSON
 
 _TOGETHER = 8 << 20  # bytes that verifying reads at once
 _UNKNOWN = 1 << 16  # bytes that a sample is taken to have where they differ
+
+
+def _checking(read: Callable[[Any, Rows], _Read]) -> Callable[[Any, Any], _Read]:
+    """Check the numbers that a method of a dataset is given."""
+
+    @wraps(read)
+    def checked(self: Dataset, rows: npt.ArrayLike | Sequence[int]) -> _Read:
+        return read(self, self.check(rows))
+
+    return checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,13 @@ class Dataset(ABC):
             compressed chunk.
     """
 
+    def __init_subclass__(cls) -> None:
+        """Have the numbers checked that a subclass is asked for: a wrong one gives no sample."""
+        super().__init_subclass__()
+        for name in ("gather", "samples"):
+            if name in vars(cls):
+                setattr(cls, name, _checking(vars(cls)[name]))
+
     foreign = False  # an object of the caller's gives the samples, which threads may not share
 
     def __init__(
@@ -110,10 +128,12 @@ class Dataset(ABC):
         """Give the samples of some numbers as one batch, in the order of the numbers.
 
         Args:
-            rows: int64 numbers from 0 up to below the length, checked before; any order, and a
-                number may come twice; may be empty.
+            rows: numbers in any order, those below 0 counted from the end; one may come twice.
+                A subclass is given them checked, as int64 from 0 up to below the length.
 
         Raises:
+            ArgumentError: there is no sample of such a number.
+            ClosedError: the dataset was closed.
             CorruptError: a sample is damaged; the message names it.
             UnsupportedError: samples differ in shape or type, and so make no batch.
         """
@@ -176,6 +196,8 @@ class Dataset(ABC):
         """Read samples; where that fails, halve them until the damaged ones are found."""
         try:
             self._probe(rows)
+        except ClosedError:  # which is no damage
+            raise
         except TensorKeepError as error:
             if len(rows) == 1:
                 return [str(error)]

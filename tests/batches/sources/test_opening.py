@@ -21,6 +21,7 @@ from tensorkeep.data.sources.sharded import is_pattern, paths_of
 from tensorkeep.data.writing.manifest import Manifest, Shard
 from tensorkeep.errors import (
     ArgumentError,
+    ClosedError,
     CorruptError,
     MissingError,
     TensorKeepError,
@@ -165,6 +166,31 @@ def test_what_is_not_there_by_any_kind(tmp_path: Path, name: str, kind: str | No
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(TensorKeepError):
         open(f"{tmp_path}/{name}", kind=kind)
+
+
+def test_numbers_are_checked_whoever_asks(tmp_path: Path) -> None:
+    """A wrong number gives an error, and one from the end that sample: never another one."""
+    records = [{"n": np.int32(i)} for i in range(5)]
+    for name in ("a.minidb", "a.tar", "a.npz"):
+        tk.data.write(iter(records), tmp_path / name)
+    np.save(tmp_path / "a.npy", np.arange(5))
+    tk.save({"n:lengths": np.ones(5, int), "n:values": np.arange(5)}, tmp_path / "c.safetensors")
+    sources: list[Any] = [tmp_path / f"a.{end}" for end in ("minidb", "tar", "npz", "npy")]
+    sources += [tmp_path / "c.safetensors", [tmp_path / "a.npz", tmp_path / "a.minidb"], records]
+    for source in sources:
+        with open(source) as dataset:
+            last = len(dataset) - 1
+            given: list[Any] = [[-1, 0], np.array([-1, 0], np.int8), np.array([last, 0], "u8")]
+            for rows in given:
+                assert list(dataset.gather(rows).values())[-1].tolist() == [4, 0]
+                found = [list(sample.values())[-1] for sample in dataset.samples(rows)]
+                assert [np.ravel(value).tolist() for value in found] == [[4], [0]]
+            wrong: list[Any] = [[last + 1], [-last - 2], [0.0], [True], [[0]], 2**70, [2**70]]
+            for rows in wrong:
+                with pytest.raises(ArgumentError, match=r"no sample|have numbers"):
+                    dataset.gather(rows)
+        with pytest.raises(ClosedError):
+            dataset.gather(np.array([0]))
 
 
 def test_bytes_are_no_path_and_no_samples() -> None:

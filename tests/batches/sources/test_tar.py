@@ -349,6 +349,8 @@ def test_closed(tmp_path: Path) -> None:
         dataset[0]
     with pytest.raises(ClosedError):
         dataset.gather(np.array([0]))
+    with pytest.raises(ClosedError):
+        dataset.verify()
     assert batch["image"].tolist() == arrays.tolist()
 
 

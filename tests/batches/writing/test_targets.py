@@ -87,18 +87,21 @@ def test_records_of_a_database(kind: str, tmp_path: Path) -> None:
             assert np.array_equal(found[name].numpy(), value[name], equal_nan=name == "f64"), name
 
 
-def test_numbers_of_a_database(tmp_path: Path) -> None:
-    bounds = [
-        (1 << bits) + more for bits in (0, 7, 8, 14, 21, 28, 31, 32, 56, 63) for more in (-1, 0)
-    ]
+def test_numbers_and_texts_of_a_database(tmp_path: Path) -> None:
+    """Alike values are encoded together; each record is still what encode_record gives."""
+    bounds = [(1 << k) + more for k in (0, 7, 8, 14, 21, 28, 31, 32, 56, 63) for more in (-1, 0)]
+    values: list[Any] = []
     for dtype in ("int8", "uint8", "int16", "uint16", "int32", "int64"):
         known = np.iinfo(dtype)
         fitting = [n for n in (*bounds, *(-n for n in bounds)) if known.min <= n <= known.max]
-        values = [{"n": np.dtype(dtype).type(n)} for n in fitting]
-        write(values, tmp_path / "a.minidb", durable=False)
-        with open_database("minidb", tmp_path / "a.minidb") as database:
-            records = [bytes(source.read(0, source.size)) for _, source in database.records()]
-        assert records == [encode_record(value) for value in values]
+        values += [np.dtype(dtype).type(n) for n in fitting]
+    values += [np.dtype(d).type(x) for d in ("f2", "f4", "f8") for x in (0, -0.0, 0.1, np.nan)]
+    values += [np.True_, np.False_, np.float64(7), np.arange(3.0), np.arange(3.0) + 1]
+    values += ["", "a", "b", "é", "éa", "a" * 3000, "b" * 3000, b"\xff\0", b"\0\xff", b"", "a\0"]
+    write([{"n": value} for value in values], tmp_path / "a.minidb", durable=False)
+    with open_database("minidb", tmp_path / "a.minidb") as database:
+        records = [bytes(source.read(0, source.size)) for _, source in database.records()]
+    assert records == [encode_record({"n": value}) for value in values]
 
 
 def test_members_of_a_tar(tmp_path: Path) -> None:

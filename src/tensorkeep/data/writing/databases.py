@@ -11,7 +11,7 @@ import numpy as np
 
 from tensorkeep import syscalls
 from tensorkeep.data.dataset import Field
-from tensorkeep.data.writing.fields import Fields, Value
+from tensorkeep.data.writing.fields import Fields, Value, encoded
 from tensorkeep.data.writing.writer import File, Packed, Writer
 from tensorkeep.database import Database
 from tensorkeep.errors import ArgumentError, StoreError, TensorKeepError, UnsupportedError
@@ -21,6 +21,7 @@ from tensorkeep.wire.caffe2.protos import encode_record
 
 _MOST_FRAMES = 4096
 _64_BITS = (1 << 64) - 1
+_LONG = 1024  # characters of a text of whose length there are few others
 
 
 class _Frame(NamedTuple):
@@ -28,6 +29,9 @@ class _Frame(NamedTuple):
 
     before: bytes
     behind: bytes
+
+
+_UNKNOWN = _Frame(b"", b"")
 
 
 class DatabaseWriter(Writer):
@@ -77,43 +81,44 @@ class DatabaseWriter(Writer):
 
     def _encode(self, name: str, value: Value, parts: list[Any]) -> None:
         """Add the message of a field; what those of alike values share is made once."""
-        if isinstance(value, np.ndarray) and value.dtype != object:
+        kin: tuple[Any, ...]
+        data: Any = value
+        if isinstance(value, np.integer):
+            data = varint(int(value) & _64_BITS)
+            kin = name, value.dtype, len(data)
+        elif isinstance(value, np.ndarray | np.generic) and value.dtype != object:
             kin = name, value.dtype, value.shape
-            frame = self._frames[kin] if kin in self._frames else self._frame(name, value)
-            if frame is not None:
-                parts += (frame.before, value, frame.behind)
-                return
-        elif isinstance(value, np.integer):
-            digits = varint(int(value) & _64_BITS)
-            kin = name, value.dtype, len(digits)
-            frame = self._frames[kin] if kin in self._frames else self._around(name, value, digits)
-            if frame is not None:
-                parts += (frame.before, digits, frame.behind)
-                return
-        parts.append(encode_record({name: value}))  # type: ignore[dict-item]
+        elif isinstance(value, str | bytes) and 0 < len(value) < _LONG:
+            data = encoded(value)
+            kin = name, str, len(data)
+        else:
+            parts.append(encode_record({name: value}))  # type: ignore[dict-item]
+            return
+        frame = self._frames.get(kin, _UNKNOWN)
+        if frame is _UNKNOWN:
+            if len(self._frames) >= _MOST_FRAMES:
+                self._frames.clear()
+            frame = self._frames[kin] = _frame(name, value, data)
+        if frame is None:
+            parts.append(encode_record({name: value}))
+        else:
+            parts += (frame.before, data, frame.behind)
 
-    def _frame(self, name: str, array: Any) -> _Frame | None:
-        """Find the bytes around the values of an array, where the values are kept as they are."""
-        frame = None
-        if array.nbytes and array.dtype != bool:
-            flat = np.zeros(array.nbytes, np.uint8)
-            zeros = encode_record({name: flat.view(array.dtype).reshape(array.shape)})
-            flat[:] = 0x81
-            ones = encode_record({name: flat.view(array.dtype).reshape(array.shape)})
-            frame = _between(ones, flat.tobytes(), zeros)
-        return self._keep((name, array.dtype, array.shape), frame)
 
-    def _around(self, name: str, value: Any, digits: bytes) -> _Frame | None:
-        """Find the bytes around a number, where it is kept as a varint."""
-        message = encode_record({name: value})
-        other = encode_record({name: value ^ value.dtype.type(1)})  # which has as many digits
-        return self._keep((name, value.dtype, len(digits)), _between(message, digits, other))
-
-    def _keep(self, kin: tuple[Any, ...], frame: _Frame | None) -> _Frame | None:
-        if len(self._frames) >= _MOST_FRAMES:
-            self._frames.clear()
-        self._frames[kin] = frame
-        return frame
+def _frame(name: str, value: Any, data: Any) -> _Frame | None:
+    """Find what stands around the data of a value, where that is kept as it is."""
+    if isinstance(value, str | bytes):
+        other: Any = bytes((data[0] ^ 1,)) + data[1:]
+    elif isinstance(value, np.integer):
+        other = value ^ value.dtype.type(1)  # which has as many digits
+    elif value.nbytes and value.dtype != bool:
+        flat = np.zeros(value.nbytes, np.uint8)
+        other = flat.view(value.dtype).reshape(value.shape)
+        data = bytes((0x81,)) * value.nbytes
+        value = np.frombuffer(data, value.dtype).reshape(value.shape)
+    else:
+        return None
+    return _between(encode_record({name: value}), data, encode_record({name: other}))
 
 
 def _between(message: bytes, data: bytes, other: bytes) -> _Frame | None:
