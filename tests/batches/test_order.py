@@ -21,7 +21,8 @@ FAR = [13448842944107, 100458229772881]
 
 
 def _all(order: Order) -> list[int]:
-    return order.at(np.arange(order.count)).tolist()
+    numbers: list[int] = order.at(np.arange(order.count)).tolist()
+    return numbers
 
 
 @given(count=st.integers(1, 3000), key=st.tuples(st.integers(0, 2**130), st.integers(0, 99)))

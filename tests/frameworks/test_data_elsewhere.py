@@ -15,7 +15,10 @@ import tensorkeep as tk
 
 pytestmark = pytest.mark.frameworks
 
-ARRAYS = {"x": np.arange(40, dtype=np.float32).reshape(20, 2), "number": np.arange(20)}
+ARRAYS: dict[str, Any] = {
+    "x": np.arange(40, dtype=np.float32).reshape(20, 2),
+    "number": np.arange(20),
+}
 
 
 @pytest.fixture(autouse=True)

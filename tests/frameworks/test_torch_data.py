@@ -17,7 +17,7 @@ from tensorkeep.integrations import torch_data
 pytestmark = pytest.mark.frameworks
 
 COUNT = 103
-ARRAYS = {
+ARRAYS: dict[str, Any] = {
     "x": np.arange(COUNT * 3, dtype=np.float32).reshape(COUNT, 3),
     "number": np.arange(COUNT),
 }

@@ -102,7 +102,7 @@ def _zarr(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
         group.create_array(name, data=array, chunks=(7, *array.shape[1:]))
 
 
-_WRITERS: dict[str, Callable[[Path, dict[str, npt.NDArray[Any]]], None]] = {
+_WRITERS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
     "plain.safetensors": lambda path, arrays: tk.save(arrays, path),
     "plain.npz": lambda path, arrays: np.savez(path, **arrays),
     "packed.npz": lambda path, arrays: np.savez_compressed(path, **arrays),

@@ -34,7 +34,7 @@ GOOD = {"x": np.zeros(3, np.float32)}
         ({"x": (1, "a")}, r"sample 1, field 'x': is a tuple, whose elements no array holds"),
         ({"x": ((1 << 53) + 1, 0.5)}, r"sample 1, field 'x': is a tuple, whose elements"),
         (
-            {"x": np.ma.array([1, 2], mask=[0, 1])},
+            {"x": np.ma.array([1, 2], mask=[False, True])},
             r"sample 1, field 'x': is a masked array",
         ),
         ({"y": 1}, r"sample 1: has the fields y, where the samples before have x"),
