@@ -13,6 +13,7 @@ The same seed gives the same order on every machine and with every version of Nu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,19 +64,18 @@ class Permutation:
 
     def at(self, positions: Positions) -> Positions:
         """Give what stands at some positions, each from 0 up to below the count."""
-        found = self._forward(positions.astype(np.uint64))
-        beyond = np.flatnonzero(found >= self.count)
-        while beyond.size:
-            found[beyond] = again = self._forward(found[beyond])
-            beyond = beyond[again >= self.count]
-        return found.astype(np.int64)
+        return self._walked(self._forward, positions)
 
     def place(self, numbers: Positions) -> Positions:
         """Give the positions at which some numbers stand: the inverse of `at`."""
-        found = self._backward(numbers.astype(np.uint64))
+        return self._walked(self._backward, numbers)
+
+    def _walked(self, step: Callable[[_Words], _Words], numbers: Positions) -> Positions:
+        """Take a step from each number, and further ones from cells that hold none."""
+        found = step(numbers.astype(np.uint64))
         beyond = np.flatnonzero(found >= self.count)
         while beyond.size:
-            found[beyond] = again = self._backward(found[beyond])
+            found[beyond] = again = step(found[beyond])
             beyond = beyond[again >= self.count]
         return found.astype(np.int64)
 

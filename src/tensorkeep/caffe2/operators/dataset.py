@@ -141,18 +141,6 @@ class AtomicAppendOp(Operator):
         return True
 
 
-@register("CreateMutex")
-class CreateMutexOp(Operator):
-    """Write a mutex, for AtomicAppend."""
-
-    takes = (0, 0)
-    gives = (1, 1)
-
-    def run(self) -> bool:
-        self.write(0, Blob(MUTEX, None, self.device))
-        return True
-
-
 def appended(operator: Operator, pairs: Sequence[tuple[int, int]]) -> dict[str, Blob]:
     """Give the outputs of an operator: of each pair of inputs the second one behind the first."""
     found: dict[str, Blob] = {}
@@ -290,6 +278,6 @@ class UnPackRecordsOp(FieldsOp):
 
 
 should_not_do_gradient(
-    *("CheckDatasetConsistency", "TrimDataset", "Append", "AtomicAppend", "CreateMutex"),
+    *("CheckDatasetConsistency", "TrimDataset", "Append", "AtomicAppend"),
     *("PackRecords", "UnPackRecords"),
 )

@@ -23,12 +23,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep import api, checksum, frameworks
+from tensorkeep import api, frameworks
 from tensorkeep.data.dataset import Batch, Dataset, Field, Progress, Rows
-from tensorkeep.data.fingerprint import combine, sampled
+from tensorkeep.data.fingerprint import combine
 from tensorkeep.data.sources.chosen import absolute, no_field
 from tensorkeep.data.sources.gathering import gather, rows_together, take
-from tensorkeep.data.sources.tensors import by_fields, looked_at
+from tensorkeep.data.sources.tensors import by_fields, check, seen
 from tensorkeep.data.stacking import MASKED, TWO_ARRAYS
 from tensorkeep.errors import (
     FormatError,
@@ -38,7 +38,6 @@ from tensorkeep.errors import (
     UnsafeError,
     UnsupportedError,
 )
-from tensorkeep.source import FileSource
 from tensorkeep.state import State
 from tensorkeep.stores import Target
 from tensorkeep.tensor import Tensor
@@ -122,32 +121,18 @@ class ArraysDataset(Dataset):
         told: list[str | bytes | int] = [len(self)]
         for name, field in self.fields.items():
             told += [name, field.dtype, str(field.shape)]
-        if all(name in self._state.digests for name in self.fields):
-            return combine(*told, *(self._state.digests[name] for name in self.fields))
-        if self._path and not all(t.source.mapped for t in self._tensors.values()):
-            source = FileSource(self._path)
-            try:
-                return combine(*told, sampled(source))
-            finally:
-                source.close()
-        return combine(*told, *map(looked_at, self._tensors.values()))
+        return combine(*told, *seen(self._state, self._tensors, self._path))
 
     def verify(self, progress: Progress | None = None) -> list[str]:
         """Check every field by the digest or checksum that came with it, or else read all of it."""
         return by_fields(self, self._problems, self._tensors, progress)
 
     def _problems(self, name: str) -> list[str]:
-        state, tensor = self._state, self._tensors[name]
         try:
-            if name in state.checks:
-                state.checks[name]()
-            if name in state.digests and (found := checksum.digest(tensor)) != state.digests[name]:
-                problem = checksum.mismatch(name, state.digests[name], found, self.where)
-                return [str(problem)]
+            checked = check(self._state, name, self._tensors[name])
         except (FormatError, StoreError, UnsafeError) as error:
             return [f"{self.where}: the field {name!r} is damaged: {error.problem}"]
-        known = name in state.digests or name in state.checks
-        return [] if known else self._unreadable(name)
+        return [] if checked else self._unreadable(name)
 
     def _unreadable(self, name: str) -> list[str]:
         """Read a field block by block; say which samples cannot be read."""

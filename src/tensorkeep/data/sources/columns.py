@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -22,16 +23,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep import api, checksum, dtypes
+from tensorkeep import api, dtypes
 from tensorkeep.data.dataset import Batch, Dataset, Field, Progress, Rows, Sample
-from tensorkeep.data.fingerprint import combine, sampled
+from tensorkeep.data.fingerprint import combine
 from tensorkeep.data.sources.chosen import absolute
 from tensorkeep.data.sources.gathering import gather, take
-from tensorkeep.data.sources.tensors import by_fields, looked_at
+from tensorkeep.data.sources.tensors import by_fields, check, seen
 from tensorkeep.database import Database
 from tensorkeep.errors import MissingError, TensorKeepError, UnsupportedError
 from tensorkeep.similar import did_you_mean
-from tensorkeep.source import FileSource
 from tensorkeep.state import State
 from tensorkeep.stores import locate
 from tensorkeep.tensor import Tensor
@@ -161,15 +161,7 @@ class ColumnsDataset(Dataset):
         told: list[str | bytes | int] = [len(self)]
         for name, tensor in self._tensors.items():
             told += [name, tensor.dtype.name, str(tensor.shape)]
-        if all(name in self._state.digests for name in self._needs):
-            return combine(*told, *(self._state.digests[name] for name in self._needs))
-        if self._path and not all(t.source.mapped for t in self._needs.values()):
-            source = FileSource(self._path)
-            try:
-                return combine(*told, sampled(source))
-            finally:
-                source.close()
-        return combine(*told, *map(looked_at, self._needs.values()))
+        return combine(*told, *seen(self._state, self._needs, self._path))
 
     def verify(self, progress: Progress | None = None) -> list[str]:
         """Check each column by the digest or checksum that came with it, or else read it all."""
@@ -178,13 +170,8 @@ class ColumnsDataset(Dataset):
     def _problems(self, name: str) -> list[str]:
         tensor = self._tensors[name]
         try:
-            if name in self._state.checks:
-                self._state.checks[name]()
-            if (kept := self._state.digests.get(name)) is None:
-                for _ in tensor.pieces():
-                    pass
-            elif (digest := checksum.digest(tensor)) != kept:
-                raise checksum.mismatch(name, kept, digest, self.where)
+            if not check(self._state, name, tensor):
+                deque(tensor.pieces(), maxlen=0)
         except TensorKeepError as error:
             return [f"{self.where}: the column {name!r} is damaged: {error.problem}"]
         return []
