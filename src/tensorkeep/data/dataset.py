@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +79,22 @@ def json_in(fields: Mapping[str, Field]) -> list[str]:
     ['meta']
     """
     return [name for name, field in fields.items() if field.dtype == JSON]
+
+
+class Lying(NamedTuple):
+    """A field of some samples that lies in memory, or in a map, as it will in the batch.
+
+    Args:
+        view: the memory, as bytes.
+        starts: where in it the field of each sample begins.
+        dtype: its element type.
+        shape: of one sample.
+    """
+
+    view: npt.NDArray[np.uint8]
+    starts: Rows
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
 
 
 class Dataset(ABC):
@@ -148,6 +164,17 @@ class Dataset(ABC):
         """
         batch = self.gather(rows)
         return [{name: values[i] for name, values in batch.items()} for i in range(len(rows))]
+
+    def lying(self, rows: Rows) -> dict[str, Lying]:
+        """Say where fields lie that are only to be copied, so that several datasets' are at once.
+
+        The numbers are from 0 up to below the length. What is not told of is read by `some`.
+        """
+        return {}
+
+    def some(self, rows: Rows, names: Collection[str]) -> Batch:
+        """Give some fields of a batch."""
+        return {name: values for name, values in self.gather(rows).items() if name in names}
 
     def name(self, row: int) -> str:
         """Say what messages call a sample: its number, and its key where it has one."""

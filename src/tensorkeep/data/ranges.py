@@ -6,6 +6,7 @@ so that NumPy's indexing copies all of them in one step, without the interpreter
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,36 @@ def _by_steps(view: Bytes, starts: Numbers, size: int, step: int) -> Bytes:
     places = (starts // step)[:, None] + np.arange(size // step)
     steps.take(places, out=out.reshape(-1).view(f"V{step}").reshape(places.shape), mode="clip")
     return out
+
+
+class Span:
+    """All memory from the first to the last of several arrays, as one array of bytes.
+
+    So ranges of all of them are copied at once. What lies between them is none of ours, and is
+    never looked at.
+
+    >>> one, other = np.arange(4, dtype=np.uint8), np.arange(9, dtype=np.uint8)
+    >>> span = Span([one, other])
+    >>> gather(span.bytes, np.array([span.start(other) + 6, span.start(one)]), 3).tolist()
+    [[6, 7, 8], [0, 1, 2]]
+    """
+
+    def __init__(self, views: Sequence[Bytes]) -> None:
+        self._views = views  # which are to stay
+        starts = [view.ctypes.data for view in views]
+        ends = [start + view.nbytes for start, view in zip(starts, views, strict=True)]
+        self._begin = min(starts)
+        self.__array_interface__ = {
+            "data": (self._begin, True),
+            "shape": (max(ends) - self._begin,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+        self.bytes: Bytes = np.asarray(self)
+
+    def start(self, view: Bytes) -> int:
+        """Say where one of the arrays begins."""
+        return view.ctypes.data - self._begin
 
 
 def pieces(view: Bytes, starts: Numbers, sizes: Numbers) -> list[Bytes]:

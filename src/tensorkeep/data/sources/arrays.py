@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypeVar
@@ -24,12 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorkeep import api, frameworks
-from tensorkeep.data.dataset import Batch, Dataset, Field, Progress, Rows
+from tensorkeep.data.dataset import Batch, Dataset, Field, Lying, Progress, Rows
 from tensorkeep.data.fingerprint import combine
 from tensorkeep.data.sources.chosen import absolute, no_field
 from tensorkeep.data.sources.gathering import gather, rows_together, take
 from tensorkeep.data.sources.tensors import by_fields, check, seen
 from tensorkeep.data.stacking import MASKED, TWO_ARRAYS
+from tensorkeep.dtypes import STRING
 from tensorkeep.errors import (
     FormatError,
     MissingError,
@@ -98,7 +99,24 @@ class ArraysDataset(Dataset):
         Raises:
             CorruptError: they are damaged, or the file has become shorter since it was opened.
         """
-        return {name: self._rows(name, rows) for name in self.fields}
+        return self.some(rows, self.fields)
+
+    def some(self, rows: Rows, names: Collection[str]) -> Batch:
+        """Give some fields of a batch."""
+        return {name: self._rows(name, rows) for name in names}
+
+    def lying(self, rows: Rows) -> dict[str, Lying]:
+        """Say where the rows of arrays lie in mapped files."""
+        return {
+            name: Lying(
+                np.frombuffer(tensor.read(), np.uint8),
+                rows * (tensor.nbytes // len(tensor)),
+                np.dtype(tensor.dtype.numpy),
+                tensor.shape[1:],
+            )
+            for name, tensor in self._tensors.items()
+            if name not in self._arrays and _is_plain(tensor)
+        }
 
     def _rows(self, name: str, rows: Rows) -> npt.NDArray[Any]:
         array = self._arrays.get(name)
@@ -335,6 +353,16 @@ def _shared_axis(tensors: Mapping[str, Tensor], where: str) -> int:
         cure=f"Name those that do, such as fields=[{', '.join(picked)}]."
         if picked
         else "A model's weights are no training data.",
+    )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether the bytes of a field are those of its rows, in a mapped file."""
+    return bool(
+        tensor.source.mapped
+        and tensor.nbytes
+        and not tensor.dtype.packed
+        and tensor.dtype is not STRING
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,12 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep.data.dataset import Batch, Dataset, Field, Progress, Rows, Sample
+from tensorkeep.data.dataset import Batch, Dataset, Field, Lying, Progress, Rows, Sample
 from tensorkeep.data.fingerprint import combine
 from tensorkeep.data.memory import empty
+from tensorkeep.data.ranges import Span, gather
 from tensorkeep.data.stacking import stack
 from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError, UnsupportedError
 
+_WORTH = 1 << 10  # bytes of a field that is copied from all parts at once
 AT_ONCE = 128  # files that are open at once: systems allow a process a thousand or so
 
 
@@ -103,22 +106,27 @@ class JoinedDataset(Dataset):
             CorruptError: a sample is damaged; the message names it.
             UnsupportedError: samples differ in shape or type, and so make no batch.
         """
-        out: Batch = {}
-        for part, at, own in self._split(rows):
-            dataset = self._opened(part)
-            if dataset.flat and len(own) < len(rows):
-                return self._one_by_one(rows, dataset.flat)
-            batch = dataset.gather(own)
-            if len(own) == len(rows):
-                return batch
+        shares = [(part, at, own, self._opened(part)) for part, at, own in self._split(rows)]
+        if not shares:
+            return self._opened(0).gather(rows)
+        if len(shares) == 1:
+            return shares[0][3].gather(shares[0][2])
+        flat = next((dataset.flat for _, _, _, dataset in shares if dataset.flat), None)
+        if flat:
+            return self._one_by_one(rows, flat)
+        out = _copied(len(rows), [(at, dataset.lying(own)) for _, at, own, dataset in shares])
+        done = list(out)
+        for part, at, own, dataset in shares:
+            rest = [name for name in dataset.fields if name not in done]
+            batch = dataset.some(own, rest) if done else dataset.gather(own)
             for name, values in batch.items():
                 if name not in out:
                     out[name] = empty((len(rows), *values.shape[1:]), values.dtype)
                 self._check_alike(name, out, values, part)
                 out[name][at] = values
-            if batch.keys() != out.keys():
-                raise self._other_fields(list(out), list(batch), part)
-        return out or self._opened(0).gather(rows)
+            if {*done, *batch} != out.keys():
+                raise self._other_fields(list(out), [*done, *batch], part)
+        return {name: out[name] for name in self.fields or out}
 
     def _one_by_one(self, rows: Rows, flat: frozenset[str]) -> Batch:
         """Make a batch of columns, whose lists are as long as each sample has it."""
@@ -294,3 +302,27 @@ def _differing(
         f"{one} has the fields {', '.join(fields)}, and {other} {', '.join(others)}",
         cure="Name those that all of them have with fields=[...].",
     )
+
+
+def _copied(
+    count: int, shares: Sequence[tuple[npt.NDArray[np.intp], Mapping[str, Lying]]]
+) -> Batch:
+    """Copy the fields that lie in memory in all parts, all of their samples at once."""
+    out: Batch = {}
+    for name, first in shares[0][1].items():
+        lying = [told.get(name) for _, told in shares]
+        alike = [
+            each
+            for each in lying
+            if each is not None and (each.dtype, each.shape) == (first.dtype, first.shape)
+        ]
+        size = first.dtype.itemsize * math.prod(first.shape)
+        if len(alike) < len(lying) or size < _WORTH:
+            continue
+        span = Span([each.view for each in alike])
+        starts = np.empty(count, np.int64)
+        for (at, _), each in zip(shares, alike, strict=True):
+            starts[at] = each.starts + span.start(each.view)
+        data = gather(span.bytes, starts, size)
+        out[name] = data.reshape(-1).view(first.dtype).reshape(count, *first.shape)
+    return out

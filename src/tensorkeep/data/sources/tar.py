@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ import numpy.typing as npt
 import xxhash
 
 from tensorkeep.data import fingerprint, index
-from tensorkeep.data.dataset import Batch, Dataset, Rows, Sample
+from tensorkeep.data.dataset import Batch, Dataset, Lying, Rows, Sample
 from tensorkeep.data.members import Members, is_sound, members_of, read_members
 from tensorkeep.data.sources.tar_fields import Names, columns_of
 from tensorkeep.errors import UnknownFormatError, UnsupportedError
@@ -100,8 +100,15 @@ class TarDataset(Dataset):
         return open_tar, self._opened
 
     def gather(self, rows: Rows) -> Batch:
-        names = Names(self, rows)
-        return {field: column.batch(rows, names, field) for field, column in self._columns.items()}
+        return self.some(rows, self._columns)
+
+    def some(self, rows: Rows, names: Collection[str]) -> Batch:
+        called = Names(self, rows)
+        return {field: self._columns[field].batch(rows, called, field) for field in names}
+
+    def lying(self, rows: Rows) -> dict[str, Lying]:
+        found = {field: column.lying(rows) for field, column in self._columns.items()}
+        return {field: lying for field, lying in found.items() if lying is not None}
 
     def samples(self, rows: Rows) -> list[Sample]:
         names = Names(self, rows)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep.data.dataset import Dataset, Field, Rows, json_in
+from tensorkeep.data.dataset import Dataset, Field, Lying, Rows, json_in
 from tensorkeep.data.decoding import array_names, decode_array_of, decoder
 from tensorkeep.data.members import Members
 from tensorkeep.data.ranges import gather, joined, view_of
@@ -64,6 +64,9 @@ class Column(ABC):
     def values(self, rows: Rows, names: Names, field: str) -> list[Any]:
         return list(self.batch(rows, names, field))
 
+    def lying(self, rows: Rows) -> Lying | None:
+        return None
+
 
 class _Numbers(Column):
     """Whole numbers, which the index holds."""
@@ -105,6 +108,13 @@ class _Arrays(Column):
         else:
             data = np.empty(0, np.uint8)
         return data.reshape(-1).view(header.numpy).reshape(len(rows), *header.shape)
+
+    def lying(self, rows: Rows) -> Lying | None:
+        source, header = self._source, self._header
+        if not source.mapped or not header.nbytes:
+            return None
+        starts = self.starts[rows] + header.length
+        return Lying(view_of(source), starts, np.dtype(header.numpy), header.shape)
 
 
 class _Decoded(Column):
