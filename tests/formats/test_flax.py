@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,8 @@ _LEAVES = (
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)
-    | st.floats()
+    | st.floats(allow_nan=False)
+    | st.sampled_from([math.nan, math.copysign(math.nan, -1)])
     | st.complex_numbers()
     | st.text(max_size=40)
     | st.binary(max_size=40)

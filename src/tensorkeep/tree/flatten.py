@@ -16,7 +16,15 @@ from tensorkeep.errors import UnsupportedError
 from tensorkeep.state import Json, name_problem
 from tensorkeep.tensor import Tensor
 from tensorkeep.tree import torch_values
-from tensorkeep.tree.vocabulary import EXACT_INT, FACTORIES, MAX_DEPTH, ROOT, is_plain, part_of
+from tensorkeep.tree.vocabulary import (
+    EXACT_INT,
+    FACTORIES,
+    MAX_DEPTH,
+    ROOT,
+    float_text,
+    is_plain,
+    part_of,
+)
 
 INLINE_BYTES = 1024
 _RESERVED = "__metadata__"
@@ -107,7 +115,7 @@ class _Flatten:
         return value if abs(value) < EXACT_INT else {"$int": hex(value)}
 
     def _float(self, value: float, path: tuple[str, ...], depth: int) -> Any:
-        return value if math.isfinite(value) else {"$float": repr(value)}
+        return value if math.isfinite(value) else {"$float": float_text(value)}
 
     def _complex(self, value: complex, path: tuple[str, ...], depth: int) -> Any:
         return {"$complex": [self._float(part, path, depth) for part in (value.real, value.imag)]}

@@ -11,7 +11,7 @@ from tensorkeep.errors import UnsafeError
 from tensorkeep.state import MAX_TENSORS, Json
 from tensorkeep.tensor import Tensor
 from tensorkeep.tree.flatten import is_good_name
-from tensorkeep.tree.vocabulary import EXACT_INT, ROOT, part_of
+from tensorkeep.tree.vocabulary import EXACT_INT, ROOT, float_text, part_of
 
 Path = tuple[str, ...]
 
@@ -52,7 +52,7 @@ def scalar(value: bool | int | float | complex | str | None) -> Json:
     if type(value) is int:
         return value if abs(value) < EXACT_INT else {"$int": hex(value)}
     if type(value) is float:
-        return value if math.isfinite(value) else {"$float": repr(value)}
+        return value if math.isfinite(value) else {"$float": float_text(value)}
     if isinstance(value, complex):
         return {"$complex": [scalar(value.real), scalar(value.imag)]}
     return value

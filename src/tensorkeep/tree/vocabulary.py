@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 ROOT = "array"
@@ -29,3 +30,12 @@ def is_plain(key: Any) -> bool:
         elif part is not None and type(part) not in (str, int, float, bool):
             return False
     return True
+
+
+def float_text(value: float) -> str:
+    """Write a float that JSON has no number for, which `float` reads.
+
+    >>> float_text(-math.inf), float_text(math.copysign(math.nan, -1))
+    ('-inf', '-nan')
+    """
+    return "-nan" if math.isnan(value) and math.copysign(1, value) < 0 else repr(value)
