@@ -126,8 +126,11 @@ def bars(results: Results) -> str:
     rows = []
     for kind in KINDS:
         ours = results.fastest(kind, "ours")
-        peer, gather = results.fastest(kind, "peer"), _limit(results, GATHER)
-        if ours and peer:
+        gather = _limit(results, GATHER)
+        peers = results.fastest(kind, "peer", besides=BATCHED), results.fastest(kind, "peer")
+        for peer in dict.fromkeys(peers):  # as loaders are mostly used, and at their best
+            if not ours or not peer:
+                continue
             found = results.ratio(ours, peer)
             what = f"{_TITLES[kind]}: as fast as {peer[0]}"
             bar = f"≥ {figure(_AGAINST_PEERS)}x"
