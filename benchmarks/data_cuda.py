@@ -28,7 +28,7 @@ import numpy as np
 from tensorkeep.data.memory import using
 from tensorkeep.data.placing import placer
 from tensorkeep.data.sources import open as open_dataset
-from tensorkeep.data.threads import ahead
+from tensorkeep.data.workers.threads import ahead
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 Ways = dict[str, Callable[[list[Rows]], Iterator[dict[str, Any]]]]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tensorkeep import errors
-from tensorkeep.data import transfer
 from tensorkeep.data.stacking import stack
+from tensorkeep.data.workers import transfer
 
 JSON: list[Any] = [{"a": [1, None]}, [1, 2], [3, 4], None, "text", 1.5]
 NAMES = ["sample 7", "sample 9"]

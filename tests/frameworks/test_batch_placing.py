@@ -7,10 +7,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from tests.batches.worker_jobs import make
+from tests.batches.workers.worker_jobs import make
 
 from tensorkeep.data.placing import placer
-from tensorkeep.data.processes import Processes
+from tensorkeep.data.workers.processes import Processes
 from tensorkeep.errors import ArgumentError, LossError, UnsupportedError
 
 pytestmark = pytest.mark.frameworks

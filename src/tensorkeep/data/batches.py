@@ -18,10 +18,10 @@ from tensorkeep.data.making import Maker, Task, makes_what
 from tensorkeep.data.memory import MEMORY, using
 from tensorkeep.data.order import Order
 from tensorkeep.data.placing import placer
-from tensorkeep.data.processes import Processes
 from tensorkeep.data.ranks import ranks
 from tensorkeep.data.sources import open as open_dataset
-from tensorkeep.data.threads import ahead
+from tensorkeep.data.workers.processes import Processes
+from tensorkeep.data.workers.threads import ahead
 from tensorkeep.errors import ArgumentError, ClosedError, CorruptError, MismatchError
 from tensorkeep.state import Json
 

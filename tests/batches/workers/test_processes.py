@@ -16,11 +16,11 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from tests.batches import worker_jobs
-from tests.batches.worker_jobs import Task, make
+from tests.batches.workers import worker_jobs
+from tests.batches.workers.worker_jobs import Task, make
 
 from tensorkeep.data.dataset import Batch
-from tensorkeep.data.processes import Processes
+from tensorkeep.data.workers.processes import Processes
 from tensorkeep.errors import (
     ArgumentError,
     ClosedError,
@@ -30,7 +30,7 @@ from tensorkeep.errors import (
     UnsupportedError,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -200,8 +200,8 @@ def test_closing_ends_them_and_batches_stay_good(pool: Processes[Task]) -> None:
 
 def test_ctrl_c_raises_once_and_leaves_nothing() -> None:
     script = """
-        from tests.batches.worker_jobs import make
-        from tensorkeep.data.processes import Processes
+        from tests.batches.workers.worker_jobs import make
+        from tensorkeep.data.workers.processes import Processes
         if __name__ == "__main__":
             pool = Processes(make, 1)
             print(int(pool(("counted", 0))["by"][0]))
@@ -228,8 +228,8 @@ def test_a_fork_is_refused_and_workers_end_with_a_parent_that_is_killed(
 ) -> None:
     script = """
         import os
-        from tests.batches.worker_jobs import make
-        from tensorkeep.data.processes import Processes
+        from tests.batches.workers.worker_jobs import make
+        from tensorkeep.data.workers.processes import Processes
         if __name__ == "__main__":
             pool = Processes(make, 1)
             pool(("counted", 1))
@@ -260,8 +260,8 @@ def test_a_fork_is_refused_and_workers_end_with_a_parent_that_is_killed(
 
 def test_a_script_without_guard_ends_with_the_reason(tmp_path: Path) -> None:
     script = """
-        from tests.batches.worker_jobs import make
-        from tensorkeep.data.processes import Processes
+        from tests.batches.workers.worker_jobs import make
+        from tensorkeep.data.workers.processes import Processes
         Processes(make, 1)(("counted", 0))
     """
     path = tmp_path / "script.py"

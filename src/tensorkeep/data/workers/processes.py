@@ -26,10 +26,10 @@ from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from typing import Any, Generic, Self, TypeVar
 
-from tensorkeep.data import threads, transfer
 from tensorkeep.data.dataset import Batch
-from tensorkeep.data.serving import Failed, Order, serve
-from tensorkeep.data.slots import Slots
+from tensorkeep.data.workers import threads, transfer
+from tensorkeep.data.workers.serving import Failed, Order, serve
+from tensorkeep.data.workers.slots import Slots
 from tensorkeep.errors import ArgumentError, ClosedError, SampleError
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ import weakref
 
 import numpy as np
 
-from tensorkeep.data import transfer
 from tensorkeep.data.dataset import Batch
-from tensorkeep.data.serving import Made
+from tensorkeep.data.workers import transfer
+from tensorkeep.data.workers.serving import Made
 from tensorkeep.errors import StoreError
 
 _KEPT = 8  # slots that may be in use; batches beyond are copied out of theirs, as files are few

@@ -13,8 +13,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tensorkeep.data import transfer
-from tensorkeep.data.transfer import Field
+from tensorkeep.data.workers import transfer
+from tensorkeep.data.workers.transfer import Field
 from tensorkeep.errors import ArgumentError, TensorKeepError
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorkeep.data.threads import ahead
+from tensorkeep.data.workers.threads import ahead
 from tensorkeep.errors import ArgumentError
 
 
@@ -201,7 +201,7 @@ def test_arguments_are_checked_at_once(prefetch: int, workers: int) -> None:
 
 
 def python(script: str, *arguments: str) -> subprocess.Popen[str]:
-    head = "import os, sys, threading, time\nfrom tensorkeep.data.threads import ahead\n"
+    head = "import os, sys, threading, time\nfrom tensorkeep.data.workers.threads import ahead\n"
     return subprocess.Popen(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", head + script, *arguments],
         stdout=subprocess.PIPE,
