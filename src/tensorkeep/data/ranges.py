@@ -72,34 +72,34 @@ def _by_steps(view: Bytes, starts: Numbers, size: int, step: int) -> Bytes:
     return out
 
 
-class Span:
-    """All memory from the first to the last of several arrays, as one array of bytes.
-
-    So ranges of all of them are copied at once. What lies between them is none of ours, and is
-    never looked at.
-
-    >>> one, other = np.arange(4, dtype=np.uint8), np.arange(9, dtype=np.uint8)
-    >>> span = Span([one, other])
-    >>> gather(span.bytes, np.array([span.start(other) + 6, span.start(one)]), 3).tolist()
-    [[6, 7, 8], [0, 1, 2]]
-    """
+class _Memory:
+    """All memory from the first to the last of several arrays, as NumPy is told of it."""
 
     def __init__(self, views: Sequence[Bytes]) -> None:
-        self._views = views  # which are to stay
+        self.views = views  # which are to stay as long as this is looked at
         starts = [view.ctypes.data for view in views]
         ends = [start + view.nbytes for start, view in zip(starts, views, strict=True)]
-        self._begin = min(starts)
         self.__array_interface__ = {
-            "data": (self._begin, True),
-            "shape": (max(ends) - self._begin,),
+            "data": (min(starts), True),
+            "shape": (max(ends) - min(starts),),
             "typestr": "|u1",
             "version": 3,
         }
-        self.bytes: Bytes = np.asarray(self)
 
-    def start(self, view: Bytes) -> int:
-        """Say where one of the arrays begins."""
-        return view.ctypes.data - self._begin
+
+def span(views: Sequence[Bytes]) -> tuple[Bytes, list[int]]:
+    """Look at several arrays as parts of one, so that ranges of all of them are copied at once.
+
+    What lies between them is none of ours, and nobody may look at it. Also gives where in it each
+    of the arrays begins.
+
+    >>> one, other = np.arange(4, dtype=np.uint8), np.arange(9, dtype=np.uint8)
+    >>> whole, begins = span([one, other])
+    >>> gather(whole, np.array([begins[1] + 6, begins[0]]), 3).tolist()
+    [[6, 7, 8], [0, 1, 2]]
+    """
+    whole: Bytes = np.asarray(_Memory(views))
+    return whole, [view.ctypes.data - whole.ctypes.data for view in views]
 
 
 def pieces(view: Bytes, starts: Numbers, sizes: Numbers) -> list[Bytes]:

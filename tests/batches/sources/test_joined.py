@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+import weakref
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from hypothesis import strategies as st
 
 import tensorkeep as tk
 from tensorkeep.data.dataset import Dataset
+from tensorkeep.data.ranges import span
 from tensorkeep.data.sources import joined, open
 from tensorkeep.data.sources.joined import JoinedDataset, Part
+from tensorkeep.data.writing import write
 from tensorkeep.errors import ArgumentError, CorruptError, MissingError, UnsupportedError
 
 
@@ -168,3 +172,37 @@ def test_a_part_says_what_is_known_of_it_before_it_is_opened() -> None:
 def test_a_missing_file_of_a_list(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="there is no such file"):
         open([*_files(tmp_path, [2]), tmp_path / "gone.npy"])
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "tar", "npy"])
+def test_large_fields_of_all_shards_are_copied_at_once(ending: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (30, 3, 20, 30), np.uint8)
+    labels = np.arange(30)
+    for part, (start, stop) in enumerate(pairwise((0, 7, 8, 19, 30))):
+        own = {"image": images[start:stop], "label": labels[start:stop]}
+        if ending == "npy":
+            (tmp_path / f"{part}").mkdir()
+            for name, array in own.items():
+                np.save(tmp_path / f"{part}" / f"{name}.npy", array)
+        else:
+            write(own, tmp_path / f"{part}.{ending}")
+    parts = sorted(tmp_path.glob("?" if ending == "npy" else f"?.{ending}"))
+    with open([str(part) for part in parts]) as dataset:
+        wanted: list[list[int]] = [rng.permutation(30).tolist(), [29, 0, 29, 7, 8], [7, 7], []]
+        for rows in wanted:
+            numbers = np.array(rows, np.int64)
+            batch = dataset.gather(numbers)
+            assert list(batch) == ["image", "label"]
+            assert np.array_equal(batch["image"], images[numbers])
+            assert np.array_equal(batch["label"], labels[numbers])
+            assert batch["image"].flags.writeable
+
+
+def test_looking_at_all_shards_holds_on_to_nothing() -> None:
+    views = [np.zeros(5000, np.uint8) for _ in range(3)]
+    gone = [weakref.ref(view) for view in views]
+    whole, begins = span(views)
+    assert [int(whole[begin]) for begin in begins] == [0, 0, 0]
+    del views, whole
+    assert [one() for one in gone] == [None, None, None]

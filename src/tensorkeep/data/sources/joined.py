@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tensorkeep.data.dataset import Batch, Dataset, Field, Lying, Progress, Rows, Sample
 from tensorkeep.data.fingerprint import combine
 from tensorkeep.data.memory import empty
-from tensorkeep.data.ranges import Span, gather
+from tensorkeep.data.ranges import gather, span
 from tensorkeep.data.stacking import stack
 from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError, UnsupportedError
 
@@ -319,10 +319,10 @@ def _copied(
         size = first.dtype.itemsize * math.prod(first.shape)
         if len(alike) < len(lying) or size < _WORTH:
             continue
-        span = Span([each.view for each in alike])
+        whole, begins = span([each.view for each in alike])
         starts = np.empty(count, np.int64)
-        for (at, _), each in zip(shares, alike, strict=True):
-            starts[at] = each.starts + span.start(each.view)
-        data = gather(span.bytes, starts, size)
+        for (at, _), each, begin in zip(shares, alike, begins, strict=True):
+            starts[at] = each.starts + begin
+        data = gather(whole, starts, size)
         out[name] = data.reshape(-1).view(first.dtype).reshape(count, *first.shape)
     return out
