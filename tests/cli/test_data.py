@@ -289,6 +289,17 @@ def test_convert_some_fields(run: Run, tar: Path) -> None:
         assert dataset.fields.keys() == {"image", "label"}
 
 
+def test_convert_what_arrays_cannot_hold(run: Run, tmp_path: Path) -> None:
+    tk.data.write([{"text": "ü"}, {"text": "v"}], tmp_path / "a.minidb")  # which keeps bytes
+    source, target = tmp_path / "a.minidb", tmp_path / "a.npz"
+    done = run("data", "convert", source, target)
+    assert (done.code, "--lossy" in done.err, target.exists()) == (2, True, False)
+    assert run("data", "convert", source, target, "--lossy").code == 0
+    assert tk.load(target)["text"].tolist() == ["ü", "v"]
+    done = run("data", "convert", source, tmp_path / "a.tar", "--lossy")
+    assert done.code == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -22,7 +22,7 @@ _TAKES: dict[str, set[str]] = {
     "info": set(),
     "verify": {"--fields"},
     "head": {"--fields", "-n"},
-    "convert": {"--fields", "--shard-samples", "--shard-size", "--resume", "--force"},
+    "convert": {"--fields", "--shard-samples", "--shard-size", "--resume", "--lossy", "--force"},
 }
 _USAGE = "Use info FILE..., verify FILE..., head FILE..., or convert SOURCE TARGET."
 
@@ -55,6 +55,12 @@ def data(
     resume: Annotated[
         bool, typer.Option("--resume", help="convert: go on behind the files that are whole.")
     ] = False,
+    lossy: Annotated[
+        bool,
+        typer.Option(
+            "--lossy", help="convert: go on where arrays cannot hold it, as bytes in .npz."
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="convert: replace the target if it is there.")
     ] = False,
@@ -82,6 +88,7 @@ def data(
         "--shard-samples": shard_samples is not None,
         "--shard-size": shard_size is not None,
         "--resume": resume,
+        "--lossy": lossy,
         "--force": force,
     }
     _check_usage(action, paths, {name for name, value in given.items() if value})
@@ -94,6 +101,7 @@ def data(
             shard_samples=shard_samples,
             shard_size=shard_size,
             resume=resume,
+            lossy=lossy,
             force=force,
             as_json=as_json,
         )

@@ -52,6 +52,7 @@ class Asked:
     shard_samples: int | None
     shard_size: str | None
     resume: bool
+    lossy: bool
     force: bool
     as_json: bool
 
@@ -307,6 +308,7 @@ def convert(asked: Asked) -> int:
                 if report is not None:
                     report(done * each, total * each)
 
+            options: dict[str, Any] = {"lossy": True} if asked.lossy else {}
             written = write(
                 dataset,
                 target,
@@ -314,6 +316,7 @@ def convert(asked: Asked) -> int:
                 shard_size=asked.shard_size,
                 resume=asked.resume,
                 progress=tell,
+                **options,
             )
     if asked.as_json:
         say_json({"source": source, "target": target, **asdict(written)})

@@ -67,7 +67,8 @@ def find(
     if found is not None and sound(found):
         return found
     made = make()
-    if max((len(array) for array in made.arrays.values()), default=0) >= _WORTH:
+    counts = (len(array) for array in made.arrays.values() if array.dtype != np.uint8)
+    if max(counts, default=0) >= _WORTH:
         unchanged = [_VERSION, kind, fingerprint, *_file_state(path)] == state
         if unchanged and _is_free(name):
             _keep(name, made, state)
