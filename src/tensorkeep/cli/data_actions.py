@@ -132,7 +132,7 @@ def _index(path: str) -> str | None:
 
 
 def _shards(dataset: Dataset) -> list[dict[str, Any]]:
-    parts = dataset._parts if isinstance(dataset, JoinedDataset) else []
+    parts = dataset.parts if isinstance(dataset, JoinedDataset) else []
     return [{"path": part.where, "samples": part.count} for part in parts]
 
 

@@ -123,7 +123,7 @@ class Batches:
         self._given = isinstance(source, Dataset)
         self.dataset: Dataset = open_dataset(source, fields=fields)
         self._block = max(self.dataset.block, 1) if shuffle == "blocks" else int(bool(shuffle))
-        self._maker = Maker(
+        self.maker = Maker(
             self.dataset, makes_what("each", each), makes_what("transform", transform), self.seed
         )
         own = bool(each or transform or self.dataset.foreign)
@@ -266,8 +266,8 @@ class Batches:
             raise ArgumentError(
                 f"there is no step {step} in an epoch of {count:,}", where=self.dataset.where
             )
-        task = next(self._tasks(self._epoch, number * self._stride))
-        return self._placer.hand_over(self._placer.place(self._maker(task)))
+        task = next(self.tasks(self._epoch, number * self._stride))
+        return self._placer.hand_over(self._placer.place(self.maker(task)))
 
     def epochs(self, until: int) -> Iterator[int]:
         """Count epochs from the one that it is in up to below `until`, for a loop around a loop.
@@ -319,11 +319,11 @@ class Batches:
 
     def _walk(self, loop: int) -> Iterator[dict[str, Any]]:
         epoch, start = self._epoch, self._sample
-        tasks = self._tasks(epoch, start)
+        tasks = self.tasks(epoch, start)
         made: Generator[dict[str, Any], None, None]
         if self._wants_pool:
             if self._pool is None:
-                self._pool = Processes(self._maker, self._workers, describe=self._maker.describe)
+                self._pool = Processes(self.maker, self._workers, describe=self.maker.describe)
             made = self._pool.ahead(
                 tasks, prefetch=max(self._prefetch, self._workers), then=self._placer.place
             )
@@ -331,7 +331,7 @@ class Batches:
 
             def make(task: Task) -> Any:
                 with using(self._placer.memory):
-                    return self._placer.place(self._maker(task))
+                    return self._placer.place(self.maker(task))
 
             made = ahead(make, tasks, prefetch=self._prefetch, workers=self._workers)
         try:
@@ -359,7 +359,7 @@ class Batches:
         if self._followers is not None:
             self._followers.moved(epoch, sample)
 
-    def _tasks(self, epoch: int, start: int) -> Iterator[Task]:
+    def tasks(self, epoch: int, start: int) -> Iterator[Task]:
         """Say what this rank reads in each step from a place on."""
         count, stride = len(self.dataset), self._stride
         order = Order(count, self.seed, epoch, self._block)

@@ -240,14 +240,14 @@ class _Share:
         self._epoch, self._start, self._given = epoch, start, given
         self._shared.begin(self._worker, self._seed, epoch)
         first = self._worker + given * self._workers
-        tasks = self._batches._tasks(epoch, start)
+        tasks = self._batches.tasks(epoch, start)
         self._tasks = itertools.islice(tasks, first, None, self._workers)
 
     def __iter__(self) -> _Share:
         return self
 
     def __next__(self) -> dict[str, Any]:
-        batch = self._batches._maker(next(self._tasks))
+        batch = self._batches.maker(next(self._tasks))
         self._given += 1
         return _tensors(batch)
 

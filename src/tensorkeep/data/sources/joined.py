@@ -75,17 +75,17 @@ class JoinedDataset(Dataset):
     ) -> None:
         if not parts:
             raise ArgumentError("there are no datasets to join", where=where)
-        self._parts = [part if isinstance(part, Part) else _part(part) for part in parts]
-        counts = [part.count for part in self._parts]
+        self.parts = [part if isinstance(part, Part) else _part(part) for part in parts]
+        counts = [part.count for part in self.parts]
         self._stops = np.cumsum(counts, dtype=np.int64)
-        fields = _agreed(self._parts)
-        first = self._parts[0]
+        fields = _agreed(self.parts)
+        first = self.parts[0]
         super().__init__(
             sum(counts),
             fields,
             where=where or f"{first.where} and {len(parts) - 1} more",
             kind="joined",
-            block=max(part.block for part in self._parts),
+            block=max(part.block for part in self.parts),
         )
         self.foreign = any(dataset.foreign for dataset in (opened or {}).values()) or any(
             isinstance(part, Dataset) and part.foreign for part in parts
@@ -159,13 +159,13 @@ class JoinedDataset(Dataset):
             yield part, at, rows[at] - self._start(part)
 
     def _start(self, part: int) -> int:
-        return int(self._stops[part]) - self._parts[part].count
+        return int(self._stops[part]) - self.parts[part].count
 
     def _opened(self, number: int) -> Dataset:
         with self._lock:
             dataset = self._open.get(number)
             if dataset is None:
-                part = self._parts[number]
+                part = self.parts[number]
                 dataset = part.open()
                 if len(dataset) != part.count:
                     dataset.close()
@@ -185,14 +185,14 @@ class JoinedDataset(Dataset):
         if (wanted.shape[1:], wanted.dtype) != (values.shape[1:], values.dtype):
             raise UnsupportedError(
                 f"the field {name!r} is {wanted.dtype} of shape {wanted.shape[1:]} in one part, "
-                f"and {values.dtype} of shape {values.shape[1:]} in {self._parts[part].where}, "
+                f"and {values.dtype} of shape {values.shape[1:]} in {self.parts[part].where}, "
                 "which make no batch",
                 where=self.where,
                 cure="Make them alike with each=..., or leave it out with fields=[...].",
             )
 
     def _other_fields(self, one: list[str], other: list[str], part: int) -> UnsupportedError:
-        return _differing("one part", one, self._parts[part].where, other)
+        return _differing("one part", one, self.parts[part].where, other)
 
     def name(self, row: int) -> str:
         """Say what messages call a sample: that of its part, and the file."""
@@ -200,11 +200,11 @@ class JoinedDataset(Dataset):
         if not 0 <= row < len(self):
             return super().name(row)
         own = self._opened(part).name(row - self._start(part))
-        return f"{own} of {self._parts[part].where} (sample {row} of all)"
+        return f"{own} of {self.parts[part].where} (sample {row} of all)"
 
     def _digest(self) -> str:
         parts = [
-            part.digest or self._opened(number).digest for number, part in enumerate(self._parts)
+            part.digest or self._opened(number).digest for number, part in enumerate(self.parts)
         ]
         return combine("joined", len(self), *parts)
 
@@ -212,7 +212,7 @@ class JoinedDataset(Dataset):
         """Verify every part: as a whole where it is known what was written, or else each sample."""
         found: list[str] = []
         done = 0
-        for number, part in enumerate(self._parts):
+        for number, part in enumerate(self.parts):
             problem = part.check() if part.check else ""
             if problem:
                 found.append(f"{part.where}: {problem}")
@@ -232,13 +232,13 @@ class JoinedDataset(Dataset):
         with self._lock:
             opened, self._open = self._open, OrderedDict()
         for number, dataset in opened.items():
-            if not self._parts[number].given:
+            if not self.parts[number].given:
                 dataset.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._reopen is not None:
             return self._reopen, ()
-        parts = [self._opened(number) for number in range(len(self._parts))]
+        parts = [self._opened(number) for number in range(len(self.parts))]
         return _joined, (parts, self.where)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -264,10 +264,10 @@ def _check_same(there: Manifest, asked: Manifest, where: str) -> None:
 
 def _check_total(records: Given, samples: int, where: str) -> None:
     """Refuse to take a finished dataset for that of other records."""
-    known = hasattr(records, "__len__") and not isinstance(records, Mapping)
-    total = len(records) if known else samples  # type: ignore[arg-type]
     if isinstance(records, Mapping):
         total = open_records(records, 0)[1]
+    else:
+        total = len(records) if isinstance(records, Sized) else samples
     if total != samples:
         raise ArgumentError(
             f"was finished with {samples:,} samples, and records have {total:,}",
