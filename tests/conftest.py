@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.servers.fixtures import azure as azure
+from tests.servers.fixtures import http as http
+from tests.servers.fixtures import rclone_s3 as rclone_s3
+from tests.servers.fixtures import s3 as s3
 
 settings.register_profile(
     "default",
@@ -24,6 +28,7 @@ settings.register_profile(
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+_MANY = 12  # cases of a function of which `--sample` leaves some out
 _NOBODY = 65534
 _HAS_LEVELDB = importlib.util.find_spec("plyvel") is not None
 
@@ -34,14 +39,39 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave LevelDB out where its library cannot be installed, which is told in the summary."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a second run, on another Python, do with a part of the large matrices of cases."""
+    parser.addoption(
+        "--sample", type=int, default=1, help="of a function's many cases run one in this many"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Draw the sample that was asked for, and leave LevelDB out where it cannot be installed."""
+    _draw(config, items)
     if _HAS_LEVELDB:
         return
     skip = pytest.mark.skip(reason="plyvel, LevelDB's library, has no build for this Python")
     for item in items:
         if "leveldb" in item.nodeid.lower():
             item.add_marker(skip)
+
+
+def _draw(config: pytest.Config, items: list[pytest.Item]) -> None:
+    step = config.getoption("--sample")
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    out = {
+        item
+        for rows in cases.values()
+        if len(rows) > _MANY
+        for place, item in enumerate(rows)
+        if place % step
+    }
+    if out:
+        config.hook.pytest_deselected(items=[item for item in items if item in out])
+        items[:] = [item for item in items if item not in out]
 
 
 @pytest.fixture
