@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.servers.buckets import Bucket
 
 import tensorkeep
 
@@ -35,8 +36,15 @@ def blocks(page: Path) -> list[Block]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
+    if "s3://models" in page.read_text():
+        server = request.getfixturevalue("s3")
+        server.make(server.port, "models")
+        for name, value in Bucket("s3", "models", server.port).environment.items():
+            monkeypatch.setenv(name, value)
     namespace: dict[str, object] = {}
     for block in blocks(page):
         if block.marks in ("setup", "test", "notest") or "frameworks" in block.marks:

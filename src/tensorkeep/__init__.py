@@ -7,12 +7,14 @@ from typing import Any as _Any
 from tensorkeep.api import load, open, save
 from tensorkeep.checkpoint import Checkpointer, checkpoints, keep
 from tensorkeep.convert import convert
+from tensorkeep.copying import copy
 from tensorkeep.diff import diff
 from tensorkeep.dtypes import DType, dtype
 from tensorkeep.errors import TensorKeepError
 from tensorkeep.source import Source
 from tensorkeep.state import State
 from tensorkeep.store import Location, Store
+from tensorkeep.stores import remote
 from tensorkeep.tensor import Tensor
 from tensorkeep.verify import verify
 from tensorkeep.version import __version__ as __version__
@@ -46,6 +48,7 @@ __all__ = [
     "TensorKeepError",
     "checkpoints",
     "convert",
+    "copy",
     "data",
     "diff",
     "dtype",
@@ -53,6 +56,7 @@ __all__ = [
     "load",
     "models",
     "open",
+    "remote",
     "run",
     "save",
     "verify",

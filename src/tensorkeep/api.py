@@ -26,7 +26,7 @@ from tensorkeep.framework import Framework
 from tensorkeep.reading import read_arrays
 from tensorkeep.state import Json, State, check_globs
 from tensorkeep.store import Location, Store
-from tensorkeep.stores import Target, locate
+from tensorkeep.stores import Target, locate, refuse_remote_database
 from tensorkeep.tensor import Tensor
 from tensorkeep.tree import flatten, unflatten
 from tensorkeep.wire.text import dump_json
@@ -54,8 +54,11 @@ def open(target: Target, *, format: str | None = None) -> State:
 def _open(target: Target, format: str | None, names: list[str]) -> State:
     """Open a file; one that can find tensors by `names` alone need not list the others."""
     location = locate(target)
+    refuse_remote_database(location)
     try:
         location = formats.find(location)
+        if not location.key:
+            location = Location(location.store.reader())
         chosen = formats.by_name(format) if format else formats.detect(location)
         state = _decode(chosen, location, names)
         return state.replace(close=location.store.close) if _is_ours(target, location) else state
@@ -306,6 +309,7 @@ def save(
         ArgumentError: an unknown ending, format or option.
     """
     location = locate(target)
+    refuse_remote_database(location)
     chosen = formats.by_name(format) if format else formats.for_writing(location)
     given = state if isinstance(state, State) else _state_of(state)
     if metadata is not None:
@@ -475,8 +479,10 @@ def _nearby(location: Location) -> str:
 
     try:
         names = list(itertools.islice(location.store.keys(), 500))
-    except TensorKeepError:
+    except MissingError:
         return "Its folder is missing too."
+    except TensorKeepError:
+        return ""
     close = difflib.get_close_matches(location.key, names, n=1)
     return f"Did you mean {Location(location.store, close[0]).where}?" if close else ""
 

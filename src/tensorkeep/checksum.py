@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import xxhash
 
 from tensorkeep.errors import CorruptError
+from tensorkeep.source import innermost
 from tensorkeep.tensor import Tensor
 
 _PIECE = 4 << 20  # stays in cache between being read and being hashed
 _WORTH_THREADS = 64 << 20
 _FEW = 4  # checks that are not worth a thread
 THREADS = min(4, os.cpu_count() or 1)
+
+_Found = TypeVar("_Found")
 
 
 def digest(tensor: Tensor) -> str:
@@ -34,11 +38,40 @@ def digest(tensor: Tensor) -> str:
 
 def digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Hash many tensors, on several threads where that pays."""
-    rows = list(tensors.items())
-    if sum(tensor.nbytes for _, tensor in rows) < _WORTH_THREADS:
-        return {name: digest(tensor) for name, tensor in rows}
+    threads = sum(tensor.nbytes for tensor in tensors.values()) >= _WORTH_THREADS
+    found = dict(each(lambda name: digest(tensors[name]), tensors, threads=threads))
+    return {name: found[name] for name in tensors}
+
+
+def each(
+    check: Callable[[str], _Found], tensors: Mapping[str, Tensor], *, threads: bool
+) -> Iterator[tuple[str, _Found]]:
+    """Call a function that reads a tensor with each name, on several threads if that pays.
+
+    What comes over a network is read by one thread for each object, from its start to its end: the
+    source then fetches ahead of it, as many pieces at a time as pay.
+
+    Args:
+        check: takes a name.
+        tensors: by name.
+        threads: whether they are worth it.
+    """
+    rows: dict[object, list[str]] = {}
+    for name, tensor in tensors.items():
+        source = tensor.source
+        rows.setdefault(innermost(source, 0)[0] if source.remote else name, []).append(name)
+    for names in rows.values():
+        names.sort(key=lambda name: innermost(tensors[name].source, tensors[name].offset)[1])
+    if not threads or len(rows) == 1:
+        yield from ((name, check(name)) for names in rows.values() for name in names)
+        return
     with ThreadPoolExecutor(THREADS) as pool:
-        return dict(zip(tensors, pool.map(lambda row: digest(row[1]), rows), strict=True))
+        try:
+            for found in pool.map(lambda names: [(n, check(n)) for n in names], rows.values()):
+                yield from found
+        except BaseException:  # Ctrl-C does not wait for what has not begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def check_all(checks: Sequence[Callable[[], None]]) -> None:

@@ -1,7 +1,12 @@
-"""Turn many tensors into writable arrays: by copy-on-write maps, or by few large parallel reads."""
+"""Turn many tensors into writable arrays: by copy-on-write maps, or by few large parallel reads.
+
+Over a network the pieces are the same, but what a request costs makes it worth to read more that is
+not wanted between two tensors, and to have many under way at a time, whatever the processors are.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +19,7 @@ import xxhash
 
 from tensorkeep.checksum import THREADS, digest, mismatch
 from tensorkeep.dtypes import STRING, DType
-from tensorkeep.source import Source
+from tensorkeep.source import Source, innermost
 from tensorkeep.store import Progress
 from tensorkeep.tensor import Tensor
 
@@ -22,6 +27,8 @@ _ALIGN = 64
 _ARENA = 64 << 20  # tensors that lie together are read into one allocation of about this size
 _TASK = 8 << 20  # what one thread reads, and hashes while it is in cache, at a time
 _GAP = 64 << 10  # bytes that are not wanted but cheaper to read than to skip
+_REMOTE_GAP = 1 << 20  # the same over a network, where as many at least are wanted
+_REQUESTS = 16  # over a network at a time
 
 
 def read_arrays(
@@ -64,7 +71,7 @@ def read_arrays(
             maps[source] = None if copy or not source.mapped else source.private(0, source.size)
         memory = maps[source]
         if memory is None or offset % alignment:
-            plain[name] = tensor
+            plain[name] = _unwrapped(tensor) if source.remote else tensor
         else:
             mapped[name] = tensor
             arrays[name] = np.ndarray(tensor.shape, kind.numpy, memory, offset)
@@ -73,6 +80,12 @@ def read_arrays(
     if plain:
         _read(plain, arrays, expected, progress)
     return arrays
+
+
+def _unwrapped(tensor: Tensor) -> Tensor:
+    """Look through windows, so that tensors that lie together are seen to."""
+    source, offset = innermost(tensor.source, tensor.offset)
+    return Tensor(tensor.dtype, tensor.shape, source, offset, tensor.nbytes)
 
 
 def _decoded(name: str, tensor: Tensor, expected: Mapping[str, str]) -> npt.NDArray[Any]:
@@ -112,6 +125,14 @@ class _Arena:
     stop: int
     rows: list[tuple[str, Tensor]]
 
+    def joins(self, start: int, stop: int) -> bool:
+        """Say whether a tensor behind the others is better read with them than apart."""
+        gap = start - self.stop
+        allowed = _GAP
+        if self.source.remote:
+            allowed = max(_GAP, min(_REMOTE_GAP, self.stop - self.start, stop - start))
+        return gap <= allowed and stop - self.start <= _ARENA
+
     def place(self, arrays: dict[str, npt.NDArray[Any]]) -> memoryview:
         """Allocate, and make the arrays; their bytes follow."""
         self.source.reach(self.start, self.stop)
@@ -136,12 +157,7 @@ def _arenas(tensors: Mapping[str, Tensor]) -> Iterator[_Arena]:
         for name, tensor in rows:
             start, stop = tensor.offset, tensor.offset + tensor.nbytes
             aligned = start % tensor.dtype.numpy.alignment == 0
-            if (
-                arena is not None
-                and aligned
-                and start - arena.stop <= _GAP
-                and stop - arena.start <= _ARENA
-            ):
+            if arena is not None and aligned and arena.joins(start, stop):
                 arena.stop = max(arena.stop, stop)
                 arena.rows.append((name, tensor))
                 continue
@@ -161,10 +177,64 @@ def _read(
     expected: Mapping[str, str],
     progress: Progress | None,
 ) -> None:
+    far = {name: tensor for name, tensor in tensors.items() if tensor.source.remote}
+    near = {n: t for n, t in tensors.items() if n not in far} if far else tensors
+    if far:
+        _fetch(far, arrays, expected, progress)
     tasks = (
-        task for arena in _arenas(tensors) for task in _tasks(arena, arena.place(arrays), expected)
+        task for arena in _arenas(near) for task in _tasks(arena, arena.place(arrays), expected)
     )
     _run_all(tasks, progress)
+
+
+def _fetch(
+    tensors: Mapping[str, Tensor],
+    arrays: dict[str, npt.NDArray[Any]],
+    expected: Mapping[str, str],
+    progress: Progress | None,
+) -> None:
+    """Read over a network: many requests at a time, and each goes straight into the arrays."""
+    # Few requests for much, since each is paid for; enough of them that all threads end together.
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    size = min(max(_TASK, total // (2 * _REQUESTS)), _ARENA)
+    tasks = [
+        task
+        for arena in _arenas(tensors)
+        for task in _requests(arena, arena.place(arrays), expected, size)
+    ]
+    with ThreadPoolExecutor(min(_REQUESTS, len(tasks))) as pool:
+        _report(pool.map(lambda task: task(), tasks), progress)
+
+
+def _requests(
+    arena: _Arena, memory: memoryview, expected: Mapping[str, str], size: int
+) -> list[Callable[[], int]]:
+    """Split the reading of an arena; what ends last looks at the digests of its tensors.
+
+    Each part gives how many bytes of tensors it stands for, with those of no tensor left out.
+    """
+    checked = [row for row in arena.rows if row[0] in expected]
+    starts = range(arena.start, arena.stop, size)
+    lock = threading.Lock()
+    wanted, missing = sum(tensor.nbytes for _, tensor in arena.rows), len(starts)
+
+    def fetch(start: int) -> int:
+        nonlocal missing
+        stop = min(start + size, arena.stop)
+        arena.source.readinto(start, memory[start - arena.start : stop - arena.start])
+        with lock:
+            missing -= 1
+            last = missing == 0
+            before = wanted * (len(starts) - missing - 1) // len(starts)
+            now = wanted * (len(starts) - missing) // len(starts)
+        for name, tensor in checked if last else ():
+            at = tensor.offset - arena.start
+            found = xxhash.xxh3_128_hexdigest(memory[at : at + tensor.nbytes])
+            if found != expected[name]:
+                raise mismatch(name, expected[name], found, tensor.source.where)
+        return now - before
+
+    return [partial(fetch, start) for start in starts]
 
 
 _Task = tuple[int, Callable[[], None]]  # how many bytes it reads, and what reads them

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ def select(index: Any, shape: tuple[int, ...]) -> Selection | None:
     >>> select(slice(1, 3), (4, 5)).runs
     [(5, 15)]
     """
-    parts = _expand(index, len(shape))
+    parts = expand(index, len(shape))
     if parts is None:
         return None
     # Per axis: the positions chosen, in rising order, and the index that picks from them.
@@ -85,13 +86,29 @@ def select(index: Any, shape: tuple[int, ...]) -> Selection | None:
     return Selection(runs, box, (*picks[:split], across, *parts[split + 1 :]))
 
 
+def neighbours(runs: list[tuple[int, int]], gap: int, most: int) -> Iterator[list[tuple[int, int]]]:
+    """Put runs together between which `gap` elements lie at most, up to `most` elements in all.
+
+    >>> list(neighbours([(0, 2), (3, 5), (9, 10)], 1, 100))
+    [[(0, 2), (3, 5)], [(9, 10)]]
+    """
+    together = runs[:1]
+    for run in runs[1:]:
+        if run[0] - together[-1][1] <= gap and run[1] - together[0][0] <= most:
+            together.append(run)
+        else:
+            yield together
+            together = [run]
+    yield together
+
+
 def _cost(chosen: list[range], strides: list[int], split: int) -> int:
     runs = math.prod(len(positions) for positions in chosen[:split])
     span = chosen[split][-1] + 1 - chosen[split][0]
     return runs * (_RUN_COST + span * strides[split])
 
 
-def _expand(index: Any, ndim: int) -> list[int | slice] | None:
+def expand(index: Any, ndim: int) -> list[int | slice] | None:
     """Spell an index out to one int or slice per axis; None where it is not that simple."""
     given = index if isinstance(index, tuple) else (index,)
     parts: list[int | slice] = []

@@ -70,6 +70,11 @@ class Source(ABC):
         """True where `read` and `private` cost nothing until the bytes are touched."""
         return False
 
+    @property
+    def remote(self) -> bool:
+        """True where each read is a request over a network: few, large and many at a time pay."""
+        return False
+
     def close(self) -> None:
         """Release what the source holds; views that were handed out stay good."""
 
@@ -267,6 +272,10 @@ class Window(Source):
     def mapped(self) -> bool:
         return self._inner.mapped
 
+    @property
+    def remote(self) -> bool:
+        return self._inner.remote
+
     def _read(self, start: int, stop: int) -> memoryview:
         return self._inner.read(self._start + start, self._start + stop)
 
@@ -283,7 +292,17 @@ def file_place(source: Source, start: int) -> tuple[FileSource, int] | None:
     >>> file_place(MemorySource(b"weights"), 0) is None
     True
     """
+    source, start = innermost(source, start)
+    return (source, start) if isinstance(source, FileSource) else None
+
+
+def innermost(source: Source, start: int) -> tuple[Source, int]:
+    """Look through windows: give the source in which a place really is, and where that is.
+
+    >>> innermost(Window(Window(MemorySource(b"weights"), 1, 5), 2, 3), 1)[1]
+    4
+    """
     while isinstance(source, Window):
         start += source._start
         source = source._inner
-    return (source, start) if isinstance(source, FileSource) else None
+    return source, start

@@ -39,6 +39,7 @@ class Store(ABC):
 
     where: str = ""
     holds_empty: ClassVar[bool] = True  # whether a value may have no bytes
+    in_order: ClassVar[bool] = False  # bytes leave as they come: a Late chunk keeps back the rest
 
     @abstractmethod
     def keys(self, prefix: str = "") -> Iterator[str]:
@@ -88,9 +89,17 @@ class Store(ABC):
         """Give a store of the same bytes for one save, so that those of threads do not mix."""
         return self
 
+    def reader(self) -> Store:
+        """Give a store of the same bytes to open one state of, which need not look twice."""
+        return self
+
     def draft(self, key: str) -> Store:
         """Give a writer of the keys below one, which at its commit are all that lie there."""
         return self
+
+    def inside(self, key: str) -> Store | None:
+        """Give what lies below a key as a store of its own; None where nothing does."""
+        return None
 
     @abstractmethod
     def delete(self, key: str) -> None:
@@ -157,6 +166,9 @@ class Location:
 
     store: Store
     key: str = ""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Location, (self.store, self.key)  # without what was opened of it
 
     @property
     def where(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,13 @@ import numpy.typing as npt
 from tensorkeep import dtypes
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError, UnsupportedError
-from tensorkeep.selection import Selection, select
+from tensorkeep.selection import Selection, neighbours, select
 from tensorkeep.source import MemorySource, Source
 
 _PIECE = 16 << 20
+_NEAR = 128 << 10  # bytes between two runs that are cheaper to fetch than another request
+_SPAN = 4 << 20  # what one of those requests fetches at most, unless it is for a single run
+_REQUESTS = 16  # over a network at a time
 
 
 class Tensor:
@@ -198,10 +202,41 @@ class Tensor:
             return chosen.finish(self.elements(*chosen.runs[0]).reshape(chosen.box))
         out = np.empty(dtypes.count_of(chosen.box), self.dtype.numpy)
         at = 0
+        if self.source.remote and not self.dtype.packed:
+            self._fetch(chosen.runs, out.view(np.uint8).data)
+            return chosen.finish(out.reshape(chosen.box))
         for start, stop in chosen.runs:
             out[at : at + stop - start] = self.elements(start, stop)
             at += stop - start
         return chosen.finish(out.reshape(chosen.box))
+
+    def _fetch(self, runs: list[tuple[int, int]], out: memoryview) -> None:
+        """Fill memory with runs of elements by few requests, several at a time."""
+        size = self.dtype.bits // 8
+        at = 0
+
+        def fetch(together: list[tuple[int, int]], at: int) -> None:
+            low, high = self.offset + together[0][0] * size, self.offset + together[-1][1] * size
+            if len(together) == 1:
+                self.source.readinto(low, out[at : at + high - low])
+                return
+            data = self.source.read(low, high)
+            for start, stop in together:
+                first = self.offset + start * size - low
+                count = (stop - start) * size
+                out[at : at + count] = data[first : first + count]
+                at += count
+
+        tasks = []
+        for together in neighbours(runs, _NEAR // size, _SPAN // size):
+            tasks.append((together, at))
+            at += sum(stop - start for start, stop in together) * size
+        if len(tasks) == 1:
+            fetch(*tasks[0])
+            return
+        with ThreadPoolExecutor(min(_REQUESTS, len(tasks))) as pool:
+            for _ in pool.map(lambda task: fetch(*task), tasks):
+                pass
 
     def elements(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Read elements `start` to `stop` of the flattened tensor, and little more (no strings)."""

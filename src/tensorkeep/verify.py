@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tensorkeep.api import ProgressReport, check_progress, open
-from tensorkeep.checksum import THREADS, digest
+from tensorkeep.checksum import digest, each
 from tensorkeep.errors import FormatError, StoreError, UnsafeError
 from tensorkeep.source import FileSource
 from tensorkeep.state import State
@@ -76,17 +74,20 @@ def verify(
     with open(target, format=format) as state:
         known = {name for name in state if name in state.digests or name in state.checks}
         # Nothing tells whether the others are what was saved, but what is decoded can fail at that.
-        names = [name for name in state if name in known or not state[name].source.mapped]
+        names = [name for name in state if name in known or _is_decoded(state, name)]
         sizes = {name: state[name].nbytes for name in names}
         done, total = 0, sum(sizes.values())
         damaged: list[tuple[str, str]] = []
-        found = _each(lambda name: _problem(state, name), names, threads=total >= _WORTH_THREADS)
-        for name, problem in zip(names, found, strict=True):
+        tensors = {name: state[name] for name in names}
+        threads = total >= _WORTH_THREADS
+        for name, problem in each(lambda name: _problem(state, name), tensors, threads=threads):
             if problem:
                 damaged.append((name, problem + _place(state, name)))
             done += sizes[name]
             if progress is not None:
                 progress(done, total)
+        places = {name: place for place, name in enumerate(names)}
+        damaged.sort(key=lambda row: places[row[0]])
         return Verification(
             where=state.where,
             format=state.format,
@@ -105,12 +106,20 @@ def _problem(state: State, name: str) -> str:
             state.checks[name]()
         if name in state.digests and (found := digest(state[name])) != state.digests[name]:
             return f"its XXH3-128 is {found}, {state.digests[name]} was saved"
-        if name not in state.digests and not state[name].source.mapped:
+        if name not in state.digests and _is_decoded(state, name):
             for _ in state[name].pieces():
                 pass
     except (FormatError, StoreError, UnsafeError) as error:  # damage can stop the reading itself
+        if isinstance(error, StoreError) and state[name].source.remote:
+            raise  # a network that fails tells nothing of what is stored
         return error.problem
     return ""
+
+
+def _is_decoded(state: State, name: str) -> bool:
+    """Whether a tensor's bytes do not lie in a file, or an object, as they are."""
+    source = state[name].source
+    return not (source.mapped or source.remote)
 
 
 def _place(state: State, name: str) -> str:
@@ -120,15 +129,3 @@ def _place(state: State, name: str) -> str:
         return ""
     file = os.path.basename(tensor.source.where)
     return f": bytes {tensor.offset} to {tensor.offset + tensor.nbytes} of {file}"
-
-
-def _each(check: Callable[[str], str], names: Iterable[str], *, threads: bool) -> Iterator[str]:
-    if not threads:
-        yield from map(check, names)
-        return
-    with ThreadPoolExecutor(THREADS) as pool:
-        try:
-            yield from pool.map(check, names)
-        except BaseException:  # Ctrl-C does not wait for what has not begun
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

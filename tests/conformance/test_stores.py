@@ -42,7 +42,8 @@ every_store = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
 def test_every_store_is_checked() -> None:
-    assert list(MAKERS) == list(STORES) == sorted(STORES)
+    assert list(STORES) == sorted(STORES)
+    assert set(MAKERS) == set(STORES) - {"object"}  # which test_object_stores.py checks
 
 
 @every_store

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import typer
 
 from tensorkeep import api
+from tensorkeep.cli.places import split_tensor
 from tensorkeep.cli.terminal import clean, dim, say
 from tensorkeep.errors import ArgumentError, MissingError
 
@@ -84,9 +85,7 @@ def _numbers(text: str) -> int | float | list[int | float]:
 
 
 def _read(text: str, stack: ExitStack) -> npt.NDArray[Any]:
-    path, colon, tensor = text.rpartition(":")
-    if os.path.exists(text) or not colon:
-        path, tensor = text, ""
+    path, tensor = split_tensor(text)
     state = stack.enter_context(api.open(path))
     if not tensor and len(state) != 1:
         raise MissingError(

@@ -10,10 +10,12 @@ from typing import Any
 import numpy.typing as npt
 
 from tensorkeep import api
+from tensorkeep.cli.places import is_there, split_tensor
 from tensorkeep.errors import ArgumentError
 from tensorkeep.graph import Value
 from tensorkeep.models.running.sessions import Session
 from tensorkeep.state import State
+from tensorkeep.stores import is_url
 from tensorkeep.tensor import Tensor
 
 Part = Tensor | npt.NDArray[Any]
@@ -32,7 +34,8 @@ def take_inputs(loaded: Session, given: Sequence[str], stack: ExitStack) -> dict
     parts: dict[str, Part] = {}
     for text in given:
         name, rest = split_name(loaded, text)
-        path, tensor = _split_tensor(rest)
+        path, named = split_tensor(rest)
+        tensor = named or None
         state = stack.enter_context(api.open(path))
         found: dict[str, Part]
         if name is None and tensor is None:
@@ -57,14 +60,7 @@ def split_name(loaded: Session, text: str) -> tuple[str | None, str]:
 
 
 def _names_file(text: str) -> bool:
-    return os.path.exists(text) or os.path.exists(text.rpartition(":")[0])
-
-
-def _split_tensor(text: str) -> tuple[str, str | None]:
-    path, colon, tensor = text.rpartition(":")
-    if not colon or os.path.exists(text) or not os.path.exists(path):
-        return text, None
-    return path, tensor
+    return is_url(text) or is_there(text) or is_there(text.rpartition(":")[0])
 
 
 def _only(state: State, wanted: str) -> Tensor:

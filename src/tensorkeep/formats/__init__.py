@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
+from collections.abc import Iterator
 
 from tensorkeep.database import Database
 from tensorkeep.errors import (
@@ -17,6 +18,7 @@ from tensorkeep.errors import (
 from tensorkeep.format import Format
 from tensorkeep.formats.table import FORMATS, WHOLE_STORES, WRITTEN, endings
 from tensorkeep.store import Location
+from tensorkeep.stores.object import ObjectStore
 from tensorkeep.wire.models import name_model
 
 _CHECKPOINT = re.compile(r"(step-[0-9]{8,18})/MANIFEST\.json")
@@ -88,6 +90,8 @@ def detect(location: Location) -> Format:
                 cure=f"Open {newest}, or look at all of them with "
                 f"`tensorkeep checkpoints {shlex.quote(location.where)}`.",
             )
+        if location.store.in_order and not any(True for _ in location.store.keys()):
+            raise MissingError("there are no objects below it", where=location.where)
         raise UnknownFormatError(
             "the folder holds no state that can be told from its files",
             where=location.where,
@@ -112,8 +116,18 @@ def detect(location: Location) -> Format:
 
 def _checkpoints(location: Location) -> list[str]:
     """List the folders of checkpoints in a folder, in the order of their steps."""
-    keys = map(_CHECKPOINT.fullmatch, location.store.keys("step-"))
+    keys = map(_CHECKPOINT.fullmatch, _manifests(location))
     return sorted((match[1] for match in keys if match), key=lambda name: (len(name), name))
+
+
+def _manifests(location: Location) -> Iterator[str]:
+    """Give the keys below which there may be checkpoints; of a bucket, by few requests."""
+    store = location.store
+    if not isinstance(store, ObjectStore):
+        return store.keys("step-")
+    if not store.lists:
+        return iter(())
+    return (f"{name}/MANIFEST.json" for name in store.folders() if name.startswith("step-"))
 
 
 def find(location: Location) -> Location:
@@ -133,9 +147,12 @@ def find(location: Location) -> Location:
     except (MissingError, UnsupportedError):  # the second where the name is that of a folder
         others = (format.instead(location) for format in FORMATS.values())
         other = next((other for other in others if other is not None), None)
-        if other is None:
+        if other is not None:
+            return other
+        folder = location.store.inside(location.key)
+        if folder is None:
             raise
-        return other
+        return Location(folder)
     return location
 
 

@@ -22,6 +22,7 @@ pixels is unpacked.
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Sequence
@@ -32,9 +33,18 @@ import numpy.typing as npt
 
 from tensorkeep import dtypes
 from tensorkeep.dtypes import DType
-from tensorkeep.errors import ArgumentError, CorruptError, MissingError, StoreError, UnsafeError
+from tensorkeep.errors import (
+    ArgumentError,
+    CorruptError,
+    MissingError,
+    StoreError,
+    TensorKeepError,
+    UnsafeError,
+)
 from tensorkeep.graph import Value
+from tensorkeep.models.fetching import fetched
 from tensorkeep.optional import require
+from tensorkeep.stores import is_url
 
 Layout = Literal["nchw", "nhwc"]
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TGA", "TIFF", "WEBP")
@@ -192,13 +202,16 @@ def read_image(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pillow.DecompressionBombWarning)
-            with pillow.open(where, formats=_FORMATS) as image:
+            given = io.BytesIO(fetched(where)) if is_url(where) else where
+            with pillow.open(given, formats=_FORMATS) as image:
                 if image.mode in _DEEP:
                     problem = f"is a picture of mode {image.mode}, not of 8 bits a channel"
                     raise CorruptError(problem, where=where, cure="Convert it to 8 bits first.")
                 upright = turning.exif_transpose(image).convert(
                     "RGB" if shape.channels == 3 else "L"
                 )
+    except TensorKeepError:
+        raise
     except FileNotFoundError:
         raise MissingError("there is no such file", where=where) from None
     except (pillow.DecompressionBombWarning, pillow.DecompressionBombError) as error:
@@ -209,8 +222,6 @@ def read_image(
     except (OSError, ValueError, SyntaxError, EOFError, TypeError) as error:
         if isinstance(error, IsADirectoryError | PermissionError):
             raise StoreError(f"cannot be read: {error.strerror}", where=where) from error
-        if isinstance(error, CorruptError):
-            raise
         raise CorruptError(f"cannot be read as a picture: {error}", where=where) from error
     return np.asarray(_cut(pillow, upright, shape, margin)).reshape(
         shape.height, shape.width, shape.channels

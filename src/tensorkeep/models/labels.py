@@ -13,6 +13,7 @@ by softmax over the last axis, subtracting the greatest first.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -21,7 +22,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tensorkeep.errors import ArgumentError, CorruptError, MissingError, StoreError, UnsafeError
+from tensorkeep.errors import (
+    ArgumentError,
+    CorruptError,
+    MissingError,
+    StoreError,
+    TensorKeepError,
+    UnsafeError,
+)
+from tensorkeep.models.fetching import fetched
+from tensorkeep.stores import is_url
 
 _MOST_BYTES = 16 << 20
 _MOST_CLASSES = 1_000_000
@@ -47,8 +57,10 @@ def read_labels(path: str | os.PathLike[str]) -> dict[int, str]:
     """
     where = os.fspath(path)
     try:
-        with open(where, "rb") as file:
+        with io.BytesIO(fetched(where)) if is_url(where) else open(where, "rb") as file:
             data = file.read(_MOST_BYTES + 1)
+    except TensorKeepError:
+        raise
     except FileNotFoundError:
         raise MissingError("there is no such file", where=where) from None
     except OSError as error:

@@ -9,13 +9,15 @@ from typing import Any
 from urllib.parse import unquote
 
 from tensorkeep.database import Database, Mode
-from tensorkeep.errors import ArgumentError
+from tensorkeep.errors import ArgumentError, UnsupportedError
 from tensorkeep.store import Location, Store
 from tensorkeep.stores.file import FileStore
 from tensorkeep.stores.leveldb import LeveldbDatabase
 from tensorkeep.stores.lmdb import LmdbDatabase
 from tensorkeep.stores.memory import MemoryStore
 from tensorkeep.stores.minidb import MinidbStore
+from tensorkeep.stores.object import ObjectStore
+from tensorkeep.stores.object.addresses import SCHEMES, parse_address, scheme_of
 from tensorkeep.stores.protodb import ProtodbStore
 from tensorkeep.stores.rocksdb import RocksdbDatabase
 from tensorkeep.stores.sqlite import SqliteDatabase
@@ -26,6 +28,7 @@ STORES: dict[str, type[Store]] = {
     "lmdb": LmdbDatabase,
     "memory": MemoryStore,
     "minidb": MinidbStore,
+    "object": ObjectStore,
     "rocksdb": RocksdbDatabase,
     "sqlite": SqliteDatabase,
 }
@@ -93,10 +96,12 @@ def locate(target: Target) -> Location:
     """Find the store and key that a path, an URL, a Store or a Location means.
 
     A database is named by a path to it, by `lmdb:PATH` and the like, or, where there is nothing
-    yet, by an ending such as .lmdb.
+    yet, by an ending such as .lmdb. An URL of a bucket (s3://, gs://, az://) or a web server means
+    an object there, or all that lies below it: see `remote`.
 
     Raises:
         ArgumentError: an empty path, or an URL of a store that is not known.
+        StoreError: what an URL means has to be looked up, and the store cannot be reached.
 
     >>> locate("runs/model.safetensors").key
     'model.safetensors'
@@ -114,6 +119,8 @@ def locate(target: Target) -> Location:
             f"a path, a Location or a Store is needed, not {type(target).__name__}",
             cure='Give the path as text, such as "model.safetensors".',
         ) from None
+    if scheme_of(path) in SCHEMES:
+        return remote(path)
     kind, path = _scheme(path)
     if not path or "\0" in path:
         raise ArgumentError(f"{path!r} is not a path", cure="Give the name of a file or folder.")
@@ -130,10 +137,86 @@ def locate(target: Target) -> Location:
     return Location(FileStore(Path(folder) if folder else ".", named=name), name)
 
 
+def remote(url: str, **options: Any) -> Location:
+    """Give an object, or all objects below an address, with options; it goes wherever a path does.
+
+    What is not given comes from the usual places: variables such as AWS_PROFILE, AWS_REGION,
+    AWS_ENDPOINT_URL, AZURE_STORAGE_ACCOUNT_NAME and GOOGLE_APPLICATION_CREDENTIALS, and AWS's files
+    of profiles.
+
+    Args:
+        url: "s3://bucket/key", "gs://bucket/key", "az://container/key", "https://host/path". One
+            that ends in a slash means all that lies below it, as does one whose name has no ending
+            and below which there are objects.
+        options: `region`, `endpoint`, `profile` (of AWS), `skip_signature` (True for public
+            buckets), `credential_provider`, and all else that obstore takes for the store;
+            `cache` (a folder that keeps what was read), `whole` (read all of a file at once, where
+            a server gives no parts), `patience` (seconds that a request is tried, 60),
+            `concurrency` (requests of one transfer at a time, 8), `client_options` and
+            `retry_config` (of obstore).
+
+    Raises:
+        ArgumentError: it is no such address, or there is no such option.
+        UnsafeError: it has parts such as "..".
+        StoreError: what it means has to be looked up, and the store cannot be reached.
+
+    >>> weights = remote("s3://models/llama.safetensors", region="eu-west-1", patience=10)
+    >>> weights.where, weights.key
+    ('s3://models/llama.safetensors', 'llama.safetensors')
+    """
+    address = parse_address(os.fspath(url))
+    whole = ObjectStore.at(address, options)
+    if address.folder or not address.path:
+        return Location(whole)
+    folder, name = address.split()
+    store = ObjectStore.at(folder, options)
+    if "." in name or not store.lists or store.look(name) is not None:
+        return Location(store, name)
+    if any(True for _ in whole.keys()):
+        return Location(whole)
+    if match := _STEP.fullmatch(name):  # a step whose leading zeros were left out
+        full = store.below(f"step-{int(match[1]):08}")
+        if any(True for _ in full.keys()):
+            return Location(full)
+    return Location(store, name)
+
+
+def is_url(path: str) -> bool:
+    """Say whether a path is the URL of objects.
+
+    >>> is_url("s3://models/llama.safetensors"), is_url("file:///tmp/a.npy"), is_url("a.npy")
+    (True, False, False)
+    """
+    return scheme_of(path) in SCHEMES
+
+
+def refuse_remote_database(location: Location) -> None:
+    """Refuse a database among objects, which an engine could read from a disk alone.
+
+    Raises:
+        UnsupportedError: the name means one.
+    """
+    if isinstance(location.store, ObjectStore):
+        ending = os.path.splitext(location.where.rstrip("/"))[1].lower()
+        for kind in _RECOGNISED:
+            if ending in kind.suffixes:
+                raise _on_disks_alone(kind.kind, location.where)
+
+
+def _on_disks_alone(kind: str, where: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"is a database of {kind}, which is read and written on a disk alone",
+        where=where,
+        cure=f"Copy it here first, with `tensorkeep copy {where} FOLDER`.",
+    )
+
+
 def _scheme(path: str) -> tuple[type[Database] | None, str]:
     """Split what names a store off a path."""
     name, colon, rest = path.partition(":")
     if colon and name in DATABASES:
+        if is_url(rest):
+            raise _on_disks_alone(name, rest)
         return DATABASES[name], rest.removeprefix("//")
     scheme = re.match(r"([a-z][a-z0-9+]+)://", path)
     if scheme is None:
@@ -142,7 +225,8 @@ def _scheme(path: str) -> tuple[type[Database] | None, str]:
         raise ArgumentError(
             f"no store is called {scheme[1]!r}",
             where=path,
-            cure="Only file:// is known as an URL; a Store of another kind is passed itself.",
+            cure="URLs begin with s3://, gs://, az://, https://, http:// or file://; "
+            "a Store of another kind is passed itself.",
         )
     return None, unquote(path[len("file://") :].removeprefix("localhost"))
 

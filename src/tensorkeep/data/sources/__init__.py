@@ -41,6 +41,7 @@ from tensorkeep.errors import (
 from tensorkeep.similar import did_you_mean
 from tensorkeep.state import State
 from tensorkeep.store import Location, Store
+from tensorkeep.stores import is_url
 from tensorkeep.tensor import Tensor
 
 _READ = (
@@ -137,6 +138,8 @@ def open_path(path: str, fields: Sequence[str] | None = None, kind: str | None =
     """
     if "\0" in path:
         raise ArgumentError("no file has a null byte in its name", where=path.replace("\0", "\\0"))
+    if is_url(path):
+        return _open_remote(path, fields, kind)
     open_one = partial(open_path, kind=kind)
     manifest = manifest_of(path) if kind is None else ""
     if manifest:
@@ -156,6 +159,22 @@ def open_path(path: str, fields: Sequence[str] | None = None, kind: str | None =
         if error.cure and os.path.isfile(path):
             raise
         raise UnknownFormatError(error.problem, where=error.where, cure=_READ) from None
+
+
+def _open_remote(url: str, fields: Sequence[str] | None, kind: str | None) -> Dataset:
+    """Open arrays among objects; what else training data is made of is read from a disk alone."""
+    if kind in (None, "arrays") and not is_pattern(url):
+        try:
+            return open_arrays(url, fields)
+        except UnknownFormatError:
+            pass
+    raise UnsupportedError(
+        f"{f'training data of the kind {kind!r}' if kind else 'such training data'} "
+        "is read from a disk alone",
+        where=url,
+        cure="Copy it here first, with `tensorkeep copy`; arrays, such as .npz and .safetensors "
+        "files, are read from where they are.",
+    )
 
 
 def _called(kind: str) -> Kind:

@@ -10,6 +10,7 @@ from tensorkeep.data.dataset import Batch, Dataset, Progress, Rows, Sample
 from tensorkeep.data.fingerprint import combine
 from tensorkeep.errors import MissingError
 from tensorkeep.similar import did_you_mean
+from tensorkeep.stores import is_url
 
 
 class ChosenDataset(Dataset):
@@ -75,7 +76,7 @@ class ChosenDataset(Dataset):
 
 def absolute(path: str) -> str:
     """Give a path by which another folder's process, or this one later, finds the same file."""
-    return os.path.abspath(path) if os.path.lexists(path) else path
+    return os.path.abspath(path) if os.path.lexists(path) and not is_url(path) else path
 
 
 def no_field(name: str, fields: Sequence[str], where: str) -> MissingError:

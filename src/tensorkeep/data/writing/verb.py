@@ -14,6 +14,7 @@ from tensorkeep.data.writing.records import Given, open_records
 from tensorkeep.data.writing.shards import Series, paths, size_on_disk
 from tensorkeep.data.writing.writer import File, Packed, Writer
 from tensorkeep.errors import ArgumentError, StoreError, UnsupportedError
+from tensorkeep.stores import is_url
 from tensorkeep.wire.sizes import size_of
 from tensorkeep.wire.text import dump_json
 
@@ -119,6 +120,12 @@ def _path(target: str | os.PathLike[str]) -> str:
         ) from None
     if not path or "\0" in path:
         raise ArgumentError(f"{path!r} is not a path", cure="Give the name of a file or folder.")
+    if is_url(path):
+        raise ArgumentError(
+            "training data is written to a disk alone",
+            where=path,
+            cure="Give a path, and send it there with `tensorkeep copy`.",
+        )
     return path
 
 

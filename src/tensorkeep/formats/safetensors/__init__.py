@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from tensorkeep import checksum
 from tensorkeep.checksum import mismatch
 from tensorkeep.dtypes import DTYPES
 from tensorkeep.errors import ArgumentError, MissingError
@@ -115,6 +116,9 @@ def encode(
         )
     tensors = dict(state.items())
     digests = dict.fromkeys(tensors, NO_DIGEST) if checksums else None  # filled in writing
+    if digests is not None and location.store.in_order:  # so that the header can go first
+        digests |= {n: d for n, d in state.digests.items() if n in tensors}
+        digests |= checksum.digests({n: t for n, t in tensors.items() if n not in state.digests})
 
     def check(name: str, found: str) -> None:
         if digests is not None:

@@ -110,7 +110,8 @@ def encode_file(
     """Write one file: header, then the tensors in the reference library's order.
 
     Where `notes` has a dict of digests, it is filled while the tensors are written, and the header
-    comes last; `check` is called with the name and the digest of each.
+    comes last; `check` is called with the name and the digest of each. If all digests are there
+    already the header comes first, and each tensor has to be what its digest says.
     """
     rows = [(name, t, *storage(t)) for name, t in tensors.items()]
     rows.sort(key=lambda row: (-_RANK[row[2]], row[0]))
@@ -129,9 +130,11 @@ def encode_file(
         return build_header(entries, kept, align)
 
     first = head()
+    known = notes.digests is None or NO_DIGEST not in notes.digests.values()
+    expected = dict(notes.digests or {}) if known else {}
 
     def chunks() -> Iterator[Chunk | Late]:
-        yield first if notes.digests is None else Late(len(first), head)
+        yield first if known else Late(len(first), head)
         for name, tensor, _, _ in rows:
             if notes.digests is None:
                 yield from tensor.pieces()
@@ -140,7 +143,13 @@ def encode_file(
             for piece in tensor.pieces(_HASHED):
                 hasher.update(piece)
                 yield piece
-            notes.digests[name] = hasher.hexdigest()
-            check(name, notes.digests[name])
+            notes.digests[name] = found = hasher.hexdigest()
+            check(name, found)
+            if known and found != expected[name]:
+                raise CorruptError(
+                    f"the tensor {name!r} changed while it was saved",
+                    where=tensor.source.where,
+                    cure="Save a copy of it, or nothing that is being written to.",
+                )
 
     return Stream(key, chunks(), len(first) + sum(tensor.nbytes for _, tensor, _, _ in rows))

@@ -76,13 +76,13 @@ def encode(
         attributes[KEY] = json.loads(notes)
     documents = writer.documents(layout, attributes, sealed=checksums)
     written = set()
-    for key, data in documents.items():
-        written.add(prefix + key)
-        yield Stream(prefix + key, [data], len(data))
     for node in layout.nodes:
         for key, pieces, size in writer.chunks_of(node):
             written.add(prefix + key)
             yield Stream(prefix + key, pieces, size)
+    for key, data in reversed(documents.items()):  # a chunk that is missing would read as zeros
+        written.add(prefix + key)
+        yield Stream(prefix + key, [data], len(data))
     for key in old:
         if key not in written:
             yield Stream(key, None)

@@ -21,6 +21,7 @@ from tensorkeep.graph import Value
 from tensorkeep.models.running.casting import cast_exactly
 from tensorkeep.similar import did_you_mean
 from tensorkeep.state import State
+from tensorkeep.store import Location
 from tensorkeep.tensor import Tensor
 
 Shape = tuple[int, ...]
@@ -76,7 +77,7 @@ def named(inputs: Any, wanted: Sequence[Value], known: Sequence[Value]) -> Itera
         ArgumentError: some are missing, or not inputs of the model.
         MissingError: there is no such file.
     """
-    if isinstance(inputs, str | os.PathLike):
+    if isinstance(inputs, str | os.PathLike | Location):
         with api.open(inputs) as state, named(state, wanted, known) as found:
             yield found
         return

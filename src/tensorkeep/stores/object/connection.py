@@ -1,0 +1,146 @@
+"""A connection to a bucket, container or server: made when it is needed, one in each process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from tensorkeep.errors import ArgumentError, TensorKeepError
+from tensorkeep.stores.object import credentials, failures, runtime
+from tensorkeep.stores.object.addresses import Address
+from tensorkeep.stores.object.runtime import obstore
+from tensorkeep.version import __version__
+
+PATIENCE = 60.0  # seconds
+CONCURRENCY = 8  # requests of one transfer at a time
+OWN = ("cache", "cache_size", "whole", "patience", "concurrency")  # options that are not obstore's
+
+
+class Connection:
+    """A bucket, container or server as obstore reaches it.
+
+    Args:
+        address: of which the path does not matter.
+        options: see `tensorkeep.remote`.
+    """
+
+    def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
+        self.address = address
+        self.options = dict(options)
+        self.where = address.bucket
+        self.patience = _positive("patience", options.get("patience", PATIENCE))
+        self.concurrency = int(_positive("concurrency", options.get("concurrency", CONCURRENCY)))
+        self.creates = address.scheme in ("gs", "az")  # known to create, or change, conditionally
+        self.replaces = self.creates
+        self._store: Any = None
+        self._process = 0
+        self._singly = False
+        self._seen: credentials.Found | None = None
+
+    @property
+    def store(self) -> Any:
+        """The store of obstore, of all the bucket: keys are whole ones. Its methods do it all.
+
+        Raises:
+            MissingDependencyError: obstore is not installed.
+            StoreError: there are no credentials.
+            ArgumentError: it has no such option.
+        """
+        if self._store is None or self._process != os.getpid():
+            with runtime.LOCK:
+                if self._store is None or self._process != os.getpid():
+                    self._store = self._connect()
+                    self._process = os.getpid()
+        return self._store
+
+    def delete_singly(self) -> None:
+        """Delete objects by a request each from now on: for a server that takes no lists."""
+        self._singly = True
+        self._store = None
+
+    @property
+    def endpoint(self) -> str:
+        """The server, where it is not the usual one of the scheme."""
+        return credentials.endpoint(self.address, self.options)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What tells one bucket from another."""
+        return (self.address.scheme, self.address.root, self.address.account, self.endpoint)
+
+    @property
+    def credentials(self) -> str:
+        """Say which credentials are used, without what is secret of them."""
+        return self._seen.told if self._seen else ""
+
+    def failure(self, error: BaseException, where: str) -> TensorKeepError:
+        """Say what an error of obstore's means for the object or bucket at `where`."""
+        return failures.failure(error, where, self)
+
+    def _connect(self) -> Any:
+        library = obstore()
+        self._seen = found = credentials.find(self.address, self.options)
+        config = {key: value for key, value in found.config.items() if value is not None}
+        if self._singly:
+            config["disable_bulk_delete"] = True
+        plain = found.endpoint.startswith("http://") or self.address.scheme == "http"
+        client = {
+            "timeout": timedelta(seconds=self.patience / 2),
+            "connect_timeout": timedelta(seconds=min(5.0, self.patience / 2)),
+            "user_agent": f"tensorkeep/{__version__}",
+            "allow_http": plain,
+            **self.options.get("client_options", {}),
+        }
+        retry = {
+            "max_retries": 10,
+            "backoff": {
+                "init_backoff": timedelta(seconds=0.1),
+                "max_backoff": timedelta(seconds=min(5.0, self.patience / 4)),
+                "base": 2,
+            },
+            "retry_timeout": timedelta(seconds=self.patience),
+            **self.options.get("retry_config", {}),
+        }
+        try:
+            if self.address.http:
+                web = Address(**{**_fields(self.address), "path": ""}).full
+                return library.store.HTTPStore(web, client_options=client, retry_config=retry)
+            kinds = {
+                "s3": library.store.S3Store,
+                "gs": library.store.GCSStore,
+                "az": library.store.AzureStore,
+            }
+            return kinds[self.address.scheme](
+                self.address.root,
+                config=config,
+                client_options=client,
+                retry_config=retry,
+                credential_provider=found.provider,
+            )
+        except Exception as error:
+            raise failures.failure(error, self.where, self) from None
+
+
+def _fields(address: Address) -> dict[str, Any]:
+    return {name: getattr(address, name) for name in Address.__dataclass_fields__}
+
+
+def _positive(name: str, value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    raise ArgumentError(f"{name} has to be a number above zero, not {value!r}")
+
+
+_connections: dict[tuple[Any, ...], Connection] = {}
+
+
+def connect(address: Address, options: Mapping[str, Any]) -> Connection:
+    """Give the connection of this process to an address, with these options and environment."""
+    key = (
+        (address.scheme, address.root, address.account, address.login, address.query),
+        tuple(sorted((name, repr(value)) for name, value in options.items())),
+        credentials.environment(),
+    )
+    return _connections.setdefault(key, Connection(address, options))
