@@ -13,12 +13,12 @@ import pytest
 import tensorkeep as tk
 from tensorkeep import formats
 from tensorkeep.errors import CorruptError, MissingError, TensorKeepError
-from tensorkeep.formats.pytorch.chunks import Axes, Box, Gathered, check_cover
 from tensorkeep.store import Location
 from tensorkeep.stores.file import FileStore
 from tensorkeep.stores.memory import MemoryStore
 from tensorkeep.tensor import Tensor
 from tensorkeep.testing import CountingStore, assert_equal_states
+from tensorkeep.wire.chunks import Axes, Box, Gathered, check_cover
 
 DATA = Path(__file__).parents[1] / "data" / "pytorch_distributed"
 FOLDER = DATA / "four_ranks"

@@ -108,7 +108,7 @@ class _Walk:
 
     def node(self, value: Any, path: Path) -> Any:
         """Give the skeleton of a value, and keep its tensors."""
-        if type(value) is Tensor:  # by far the most frequent
+        if isinstance(value, Tensor):  # by far the most frequent
             return self._keep(value, path)
         self._nodes -= 1
         if self._nodes < 0:
@@ -143,7 +143,7 @@ class _Walk:
         place = ".".join(path)
         self._count(len(place))
         found = self.look(value, place)
-        if type(found) is Tensor:
+        if isinstance(found, Tensor):
             return self._keep(found, path)
         if found is not value:
             if type(found) is Verbatim:

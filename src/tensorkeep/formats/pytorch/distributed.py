@@ -17,7 +17,6 @@ from tensorkeep.dtypes import DTYPES, FLOAT4_E2M1FN, STRING, DType, count_of
 from tensorkeep.errors import CorruptError, MissingError, UnsafeError, UnsupportedError
 from tensorkeep.format import Format
 from tensorkeep.formats.pytorch.archive import read_archive
-from tensorkeep.formats.pytorch.chunks import Box, Gathered, check_cover
 from tensorkeep.formats.pytorch.dcp_metadata import MAX_METADATA, Place, Whole, read_metadata
 from tensorkeep.formats.pytorch.tensors import Tensors
 from tensorkeep.source import MemorySource, Source, Window
@@ -26,6 +25,7 @@ from tensorkeep.store import Location
 from tensorkeep.tensor import Tensor
 from tensorkeep.tree.pickled import nest_pickled
 from tensorkeep.tree.vocabulary import MAX_DEPTH
+from tensorkeep.wire.chunks import Box, check_cover, gathered
 
 METADATA = ".metadata"
 _PICKLE = b"\x80"
@@ -228,7 +228,7 @@ def _tensor(name: str, told: Whole, files: _Files, where: str) -> tuple[Tensor, 
         return boxes[0].tensor, items
     if kind.packed:
         raise UnsupportedError(f"{name!r:.60} is {kind} in several chunks", where=where)
-    return Tensor(kind, told.shape, Gathered(kind, told.shape, boxes, where)), items
+    return gathered(kind, told.shape, boxes, where), items
 
 
 def _nested(leaves: dict[str, Any], paths: dict[str, Path]) -> Any:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import posixpath
 import re
 
-import xxhash
-
 from tensorkeep.dtypes import DTYPES
 from tensorkeep.errors import CorruptError
 from tensorkeep.format import Format
@@ -19,9 +17,16 @@ from tensorkeep.formats.safetensors.manifest import (
     MANIFEST,
     STATE,
     Entry,
-    File,
     Manifest,
     read_manifest,
+)
+from tensorkeep.formats.safetensors.sharded import (
+    PieceChecks,
+    ShardedTensors,
+    ShardFiles,
+    check_digest,
+    check_head,
+    check_size,
 )
 from tensorkeep.formats.safetensors.single import decode_file
 from tensorkeep.notes import Notes, parse_notes
@@ -40,13 +45,23 @@ def is_checkpoint(location: Location) -> bool:
     if any(key == MANIFEST for key in location.store.keys(MANIFEST)):
         return True
     named = _FOLDER.fullmatch(posixpath.basename(location.store.where))
-    return named is not None and any(key == STATE for key in location.store.keys(STATE))
+    return named is not None and any(map(_is_state, location.store.keys()))
+
+
+def _is_state(key: str) -> bool:
+    """Say whether a key is that of state.json, beside the manifest or in a folder of its own."""
+    return posixpath.basename(key) == STATE and key.count("/") <= 1
 
 
 def decode(location: Location) -> State:
-    """Read the manifest and the headers, and check the length of every file and each small one."""
+    """Read the manifest and the headers, and check the length of every file and each small one.
+
+    Where tensors are in pieces, the manifest and the nesting alone are read: files may be many.
+    """
     manifest = read_manifest(location)
-    files = {name: Location(location.store, name) for name in manifest.files}
+    if manifest.sharded:
+        return _decode_sharded(location, manifest)
+    files = {name: Location(location.store, manifest.key(name)) for name in manifest.files}
 
     def close() -> None:
         for file in files.values():
@@ -58,13 +73,13 @@ def decode(location: Location) -> State:
         shards: dict[str, State] = {}
         for name, file in files.items():
             location.sibling(name)  # refuses a name that leads elsewhere
-            _check_size(file, manifest.files[name])
+            check_size(file, manifest.files[name])
             if name.endswith(_ENDING):
-                _check_head(file, manifest.files[name])
+                check_head(file, manifest.files[name])
                 shards[name] = decode_file(file)
                 continue
             data = bytes(file.source.read(0, file.source.size))
-            _check_digest(data, manifest.files[name], file.where, "it")
+            check_digest(data, manifest.files[name], file.where, "it")
             if name == STATE:
                 notes = parse_notes(data, file.where)
         for name, entry in manifest.tensors.items():
@@ -86,6 +101,34 @@ def decode(location: Location) -> State:
         raise
 
 
+def _decode_sharded(location: Location, manifest: Manifest) -> State:
+    state = Location(location.store, manifest.key(STATE))
+    try:
+        for name in manifest.files:
+            location.sibling(name)  # refuses a name that leads elsewhere
+        check_size(state, manifest.files[STATE])
+        data = bytes(state.source.read(0, state.source.size))
+        check_digest(data, manifest.files[STATE], state.where, "it")
+        tensors = ShardedTensors(ShardFiles(location, manifest, state.source))
+    finally:
+        state.close()
+    return State(
+        tensors,
+        metadata={**manifest.metadata, "checkpoint": about(manifest)},
+        skeleton=parse_notes(data, state.where).skeleton,
+        digests={name: entry.digest for name, entry in manifest.tensors.items()},
+        checks=PieceChecks(tensors),
+        remarks={
+            name: f"in {len(tensor.pieces):,} pieces"
+            for name, tensor in manifest.sharded.items()
+            if len(tensor.pieces) > 1
+        },
+        format="checkpoint",
+        where=location.where,
+        close=tensors.files.close,
+    )
+
+
 def about(manifest: Manifest) -> dict[str, Json]:
     """Say what a manifest tells beside its tensors."""
     return {
@@ -96,35 +139,6 @@ def about(manifest: Manifest) -> dict[str, Json]:
         "parent": manifest.parent,
         "writer": manifest.writer,
     }
-
-
-def _check_size(file: Location, expected: File) -> None:
-    size = file.source.size
-    if size != expected.size:
-        raise CorruptError(
-            f"is {size:,} bytes long, {expected.size:,} were saved",
-            where=file.where,
-            cure="Use another checkpoint.",
-        )
-
-
-def _check_head(file: Location, expected: File) -> None:
-    length = int.from_bytes(file.source.read(0, min(8, file.source.size)), "little")
-    stop = 8 + length
-    if stop > file.source.size:
-        raise CorruptError("its header's length is damaged", where=file.where)
-    _check_digest(bytes(file.source.read(0, stop)), expected, file.where, "its header")
-
-
-def _check_digest(data: bytes, expected: File, where: str, what: str) -> None:
-    found = xxhash.xxh3_128_hexdigest(data)
-    if found != expected.digest:
-        raise CorruptError(
-            f"{what} is damaged: the XXH3-128 of its {len(data):,} bytes is {found}, "
-            f"{expected.digest} was saved",
-            where=where,
-            cure="Use another checkpoint.",
-        )
 
 
 def _tensor(entry: Entry, shards: dict[str, State], location: Location) -> Tensor:
@@ -151,5 +165,5 @@ FORMAT = Format(
     holds=frozenset(DTYPES.values()),
     written_by="tensorkeep.Checkpointer",
     checked_by="XXH3-128",
-    sharded="an index",
+    sharded="an index, or pieces of tensors",
 )

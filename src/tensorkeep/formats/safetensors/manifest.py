@@ -5,9 +5,12 @@
      "reason": "interval",                      why it was saved
      "metrics": {NAME: NUMBER or TEXT}, "metadata": {...},
      "parent": "step-00001100" or null,         the checkpoint whose files it may share
+     "data": "5f3a9c01",                        the folder, beside the manifest, that the files are
+                                                in; left out where they lie beside the manifest
      "files": {FILE: {"size": BYTES, "xxh3_128": HEX}},
      "tensors": {NAME: {"file": FILE, "name": NAME THERE, "dtype": ..., "shape": [...],
                         "range": [START, STOP], "xxh3_128": HEX}},
+     "shardings": [...], "pieces": {...},       of tensors in pieces: see pieces.py
      "tensorkeep.header_xxh3_128": HEX}         the seal of this document
 
 The digest of a safetensors file is that of its header, which holds the digests of its tensors; that
@@ -24,6 +27,14 @@ from typing import Any
 
 from tensorkeep.dtypes import DTYPES, DType
 from tensorkeep.errors import CorruptError, MissingError, UnsafeError, UnsupportedError
+from tensorkeep.formats.safetensors.pieces import (
+    MAX_PIECES,
+    Piece,
+    Sharded,
+    columns_of,
+    parse_pieces,
+    row_of,
+)
 from tensorkeep.notes import is_shape
 from tensorkeep.state import MAX_TENSORS, Json
 from tensorkeep.store import Location
@@ -32,9 +43,10 @@ from tensorkeep.wire.text import dump_json, parse_json
 
 MANIFEST = "MANIFEST.json"
 STATE = "state.json"
-VERSION = 1
+VERSIONS = (1, 2)  # the first knows no pieces, and no file that lies in a folder of its own
 _MAX_SIZE = 1 << 30
-_MAX_FILES = 10_000
+_MAX_FILES = 200_000
+_MAX_VALUES = 16 * (MAX_TENSORS + MAX_PIECES)
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")  # no other is ever written
 _DIGEST = re.compile("[0-9a-f]{32}")
 _WRONG = "is not what a checkpoint's manifest holds"
@@ -74,6 +86,18 @@ class Manifest:
     writer: str = "tensorkeep"
     files: Mapping[str, File] = field(default_factory=dict)
     tensors: Mapping[str, Entry] = field(default_factory=dict)
+    data: str = ""  # the folder, beside the manifest, that the files are in
+    sharded: Mapping[str, Sharded] = field(default_factory=dict)  # the tensors in pieces
+    order: tuple[str, ...] = ()  # of all tensors, where it is not those whole, then the others
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all tensors, in the order of the state."""
+        return self.order or (*self.tensors, *self.sharded)
+
+    def key(self, file: str) -> str:
+        """Give the key of a file, from the manifest's folder."""
+        return f"{self.data}/{file}" if self.data else file
 
     @property
     def size(self) -> int:
@@ -82,8 +106,8 @@ class Manifest:
 
     def dump(self) -> bytes:
         """Write the document, a line for each file and tensor, with its seal."""
-        head = {
-            "version": VERSION,
+        head: dict[str, Any] = {
+            "version": 2 if self.data or self.sharded else 1,
             "writer": self.writer,
             "step": self.step,
             "time": self.time,
@@ -92,22 +116,35 @@ class Manifest:
             "metadata": dict(self.metadata),
             "parent": self.parent,
         }
+        if self.data:
+            head["data"] = self.data
         files = {name: {"size": f.size, "xxh3_128": f.digest} for name, f in self.files.items()}
+        shardings: dict[str, int] = {}
         tensors = {
-            name: {
-                "file": entry.file,
-                "name": entry.name,
-                "dtype": entry.dtype.name,
-                "shape": list(entry.shape),
-                "range": [entry.start, entry.stop],
-                "xxh3_128": entry.digest,
-            }
-            for name, entry in self.tensors.items()
+            name: _row(self.tensors[name])
+            if name in self.tensors
+            else row_of(self.sharded[name], shardings)
+            for name in self.names
         }
         parts = [f"{json.dumps(key)}: {dump_json(value)}" for key, value in head.items()]
         parts += [f'"files": {_lines(files)}', f'"tensors": {_lines(tensors)}']
+        if self.sharded:
+            ordered = {name: self.sharded[name] for name in self.names if name in self.sharded}
+            columns = json.dumps(columns_of(ordered, files), separators=(",", ":"))
+            parts += [f'"shardings": [{",".join(shardings)}]', f'"pieces": {columns}']
         parts.append(f'"{SEAL}": "{NO_DIGEST}"')
         return seal(("{\n " + ",\n ".join(parts) + "\n}\n").encode())
+
+
+def _row(entry: Entry) -> dict[str, Json]:
+    return {
+        "file": entry.file,
+        "name": entry.name,
+        "dtype": entry.dtype.name,
+        "shape": list(entry.shape),
+        "range": [entry.start, entry.stop],
+        "xxh3_128": entry.digest,
+    }
 
 
 def _lines(rows: Mapping[str, Any]) -> str:
@@ -142,8 +179,13 @@ def read_manifest(folder: Location) -> Manifest:
         location.close()
 
 
-def parse_manifest(data: bytes, where: str) -> Manifest:
+def parse_manifest(data: bytes, where: str, *, partial: bool = False) -> Manifest:
     """Check and parse the document.
+
+    Args:
+        data: the document.
+        where: names it in messages.
+        partial: it is that of one process of several, which need not have all pieces.
 
     Raises:
         CorruptError: it is damaged, or contradicts itself.
@@ -153,15 +195,15 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     >>> parse_manifest(Manifest(step=7, time=0.0, files=files).dump(), "example").step
     7
     """
-    document = parse_json(data, where, "manifest", most=16 * MAX_TENSORS)
+    document = parse_json(data, where, "manifest", most=_MAX_VALUES)
     if not isinstance(document, dict):
         raise CorruptError("the manifest is not a JSON object", where=where)
     if SEAL not in document:
         raise CorruptError("the manifest's own digest is gone", where=where)
     check_seal(memoryview(data), document[SEAL], where, "manifest")
-    if document.get("version") != VERSION:
+    if document.get("version") not in VERSIONS:
         raise UnsupportedError(
-            f"its manifest has version {document.get('version')!r}, not {VERSION}",
+            f"its manifest has version {document.get('version')!r}, not 1 or 2",
             where=where,
             cure="Update tensorkeep.",
         )
@@ -183,8 +225,13 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             and len(tensors) <= MAX_TENSORS
         ):
             known = {name: _file(name, row, where) for name, row in files.items()}
-            if STATE not in known:
+            folder = document.get("data", "")
+            if folder and not (isinstance(folder, str) and _FILE_NAME.fullmatch(folder)):
+                raise CorruptError(f"the folder {str(folder)[:80]!r} {_WRONG}", where=where)
+            if STATE not in known and not partial:
                 raise CorruptError(f"the manifest does not list {STATE}", where=where)
+            apart = {n: row for n, row in tensors.items() if type(row) is dict and "pieces" in row}
+            sizes = {name: file.size for name, file in known.items()}
             return Manifest(
                 step=step,
                 time=float(time),
@@ -194,7 +241,16 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
                 parent=parent,
                 writer=writer,
                 files=known,
-                tensors={name: _entry(name, row, known, where) for name, row in tensors.items()},
+                tensors={
+                    name: _entry(name, row, known, where)
+                    for name, row in tensors.items()
+                    if name not in apart
+                },
+                data=folder,
+                sharded=parse_pieces(document, apart, sizes, where, whole=not partial)
+                if apart
+                else {},
+                order=tuple(tensors) if apart else (),
             )
     raise CorruptError(f"the document {_WRONG}", where=where)
 
@@ -232,3 +288,17 @@ def _entry(name: str, row: Any, files: Mapping[str, File], where: str) -> Entry:
         ):
             return Entry(file, inner, DTYPES[dtype], tuple(shape), start, stop, digest)
     raise CorruptError(f"the tensor {name[:80]!r} {_WRONG}", where=where)
+
+
+__all__ = [
+    "MANIFEST",
+    "STATE",
+    "VERSIONS",
+    "Entry",
+    "File",
+    "Manifest",
+    "Piece",
+    "Sharded",
+    "parse_manifest",
+    "read_manifest",
+]
