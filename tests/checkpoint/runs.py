@@ -16,7 +16,7 @@ import pytest
 
 import tensorkeep as tk
 from tensorkeep import syscalls, testing
-from tensorkeep.checkpoint.folder import Folder
+from tensorkeep.checkpoint.disk import DiskFolder as Folder
 
 LAST = 90  # the number and the step of what `check` saves
 Save = tuple[int, int]  # a number and the step that it is saved as

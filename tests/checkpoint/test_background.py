@@ -15,7 +15,7 @@ from tests.checkpoint.slow_disk import BACKGROUND, BOTH, Disk, N, state
 import tensorkeep as tk
 from tensorkeep import errors, testing
 from tensorkeep.checkpoint import Checkpointer, Saving, staging
-from tensorkeep.checkpoint.folder import Folder
+from tensorkeep.checkpoint.disk import DiskFolder as Folder
 
 
 def spoil(value: Any) -> None:

@@ -16,7 +16,7 @@ from tests.checkpoint.slow_disk import BACKGROUND, BOTH, FENCED, Disk, state
 import tensorkeep as tk
 from tensorkeep import errors, testing
 from tensorkeep.checkpoint import Checkpointer
-from tensorkeep.checkpoint.folder import Folder
+from tensorkeep.checkpoint.disk import DiskFolder as Folder
 
 
 def spoil(value: Any) -> None:

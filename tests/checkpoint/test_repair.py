@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tensorkeep as tk
-from tensorkeep.checkpoint.folder import Folder
+from tensorkeep.checkpoint.disk import DiskFolder as Folder
 from tensorkeep.checkpoint.repair import repair
 from tensorkeep.checkpoint.retention import check
 from tensorkeep.errors import MissingError, StoreError

@@ -12,7 +12,7 @@ import pytest
 
 import tensorkeep as tk
 from tensorkeep.checkpoint import Checkpointer, retention
-from tensorkeep.checkpoint.folder import Folder
+from tensorkeep.checkpoint.disk import DiskFolder as Folder
 from tensorkeep.checkpoint.keeping import keep
 from tensorkeep.errors import CorruptError
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import tensorkeep as tk
 from tensorkeep import errors, testing
 from tensorkeep.checkpoint import Checkpointer
-from tensorkeep.checkpoint.folder import Folder
+from tensorkeep.checkpoint.disk import DiskFolder as Folder
 
 LIMIT = 60_000
 

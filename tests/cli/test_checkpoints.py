@@ -11,7 +11,7 @@ from tests.cli.running import ESCAPE, Run, is_safe
 
 import tensorkeep as tk
 from tensorkeep import caffe2
-from tensorkeep.checkpoint.folder import Folder
+from tensorkeep.checkpoint.disk import DiskFolder as Folder
 from tensorkeep.errors import UnknownFormatError
 from tensorkeep.formats.safetensors.manifest import read_manifest
 from tensorkeep.stores import locate

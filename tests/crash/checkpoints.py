@@ -24,7 +24,7 @@ from tests.crash.zygote import Tell, Zygote
 
 import tensorkeep as tk
 from tensorkeep import syscalls
-from tensorkeep.checkpoint.folder import Folder
+from tensorkeep.checkpoint.disk import DiskFolder as Folder
 
 KILLS = 5  # in each folder
 _KEEP = "last=2"

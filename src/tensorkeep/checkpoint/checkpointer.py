@@ -16,11 +16,11 @@ from tensorkeep.checkpoint.arguments import (
     check_step,
     flatten_state,
 )
-from tensorkeep.checkpoint.folder import Folder, step_of
+from tensorkeep.checkpoint.folder import open_folder, step_of
 from tensorkeep.checkpoint.foreign import list_all
 from tensorkeep.checkpoint.keeping import Keep, parse_keep
 from tensorkeep.checkpoint.lineage import Lineage
-from tensorkeep.checkpoint.listing import Checkpoint, is_own, newest_first, read_checkpoint
+from tensorkeep.checkpoint.listing import Checkpoint, newest_first, read_checkpoint
 from tensorkeep.checkpoint.restoring import Restored, Wanted, restore
 from tensorkeep.checkpoint.retention import Janitor
 from tensorkeep.checkpoint.rng import capture_rng
@@ -36,6 +36,7 @@ from tensorkeep.errors import (
     StoreError,
 )
 from tensorkeep.state import Json
+from tensorkeep.stores import Target
 from tensorkeep.version import __version__
 from tensorkeep.wire.sizes import size_of
 
@@ -44,7 +45,9 @@ class Checkpointer:
     """Save the whole state of a training again and again, so that nothing can lose it.
 
     Args:
-        folder: where the checkpoints are, one folder each; it is made where it is not there.
+        folder: where the checkpoints are, one folder each: a path, where it is made if it is not
+            there, or in an object store, such as "s3://bucket/run" or what `tensorkeep.remote`
+            gives.
         keep: which to keep (`tensorkeep.keep(last=3, best="loss")`, or such as "last=3"); all
             otherwise. The newest always stays.
         every_steps: have `step` save when the step is a multiple of this.
@@ -64,7 +67,8 @@ class Checkpointer:
         read_only: only look and restore, beside whoever saves here.
 
     Raises:
-        StoreError: another Checkpointer saves in this folder, or it cannot be made.
+        StoreError: another Checkpointer saves in this folder, or it cannot be made. (In an object
+            store this one takes over, and the other fails at its next save.)
         ArgumentError: an argument makes no sense.
 
     >>> import tempfile, numpy as np
@@ -82,7 +86,7 @@ class Checkpointer:
 
     def __init__(
         self,
-        folder: str | os.PathLike[str],
+        folder: Target,
         *,
         keep: Keep | str | None = None,
         every_steps: int = 0,
@@ -112,7 +116,7 @@ class Checkpointer:
         self._rng = rng
         self._read_only = read_only
         self._owner = os.getpid()
-        self._folder = Folder(folder)
+        self._folder = open_folder(folder)
         self._saving: Saving | None = None  # the one under way, or the last
         self._unseen: list[Saving] = []  # background saves whose failure nobody was told yet
         self._given: tuple[int, Any, Any, Any] | None = None  # what `step` was given last
@@ -263,12 +267,11 @@ class Checkpointer:
 
     def _may_replace(self, step: int, overwrite: bool) -> bool:
         """Say whether there is something that gives way: what was damaged, or what is to."""
-        path = self._folder.path_of(step)
-        if not os.path.lexists(path):
+        if not self._folder.there(step):
             return False
         if step in self._lineage.damaged:  # as was said when it was skipped
             return True
-        if not is_own(path):
+        if not self._folder.is_own(step):
             raise StoreError(
                 "is in the way, and no checkpoint that is known here",
                 where=self._folder.where_of(step),

@@ -1,37 +1,27 @@
-"""The folder that checkpoints are in: its lock, its names, and how one appears and goes.
+"""The folder that the checkpoints of one run are in, as the rest of this package sees it.
 
-    run/step-00001200/                        a checkpoint
-    run/.step-00001300.5f3a9c01.tensorkeep.tmp/       one that is being saved
-    run/.step-00000900.old.5f3a9c01.tensorkeep.tmp/   one that is being removed
-    run/.step-00001200.aside/                 one that another of its step is about to replace
-    run/.tensorkeep/lock                      who saves here
-    run/.tensorkeep/verified/step-00001200    when all of it was read and found sound
-
-This is all that knows of files and folders; an object store will take its place.
+`disk` has it on a filesystem, and `bucket` on an object store. A checkpoint appears whole, once its
+draft is committed; a process that dies before that leaves nothing that counts.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
+import posixpath
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-from tensorkeep import syscalls
-from tensorkeep.checkpoint.lock import Lock
-from tensorkeep.errors import ArgumentError, MissingError, StoreError, TensorKeepError
-from tensorkeep.formats.safetensors.manifest import MANIFEST
-from tensorkeep.hidden import appear, failed_write, hidden, reason, remove, sharing
-from tensorkeep.replacing import Replacement, write_chunks
-from tensorkeep.store import Chunks, Progress
+from tensorkeep.errors import ArgumentError, TensorKeepError
+from tensorkeep.formats.safetensors.manifest import Manifest
+from tensorkeep.source import Source
+from tensorkeep.store import Chunks, Location, Progress, Store
+from tensorkeep.stores import Target
 
 _NAME = re.compile(r"step-([0-9]{8,18})")
-_OWN = re.compile(r"\.(step-[0-9]{8,18})\.(?:aside|(?:old\.)?[0-9a-f]{8}\.tensorkeep\.tmp)")
-_NOTES = ".tensorkeep"
-_CANNOT_SWAP = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
-_GONE = "Restore the folder, or make a new Checkpointer."
 
 
 def name_of(step: int) -> str:
@@ -54,218 +44,265 @@ def step_of(name: str) -> int | None:
     return step if step is not None and name_of(step) == name else None
 
 
-class Draft:
-    """A checkpoint that is being written, under a hidden name."""
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What is known of a file that was not read.
 
-    def __init__(self, path: str, folder: int, durable: bool) -> None:
-        self.path = path
-        self.folder = folder  # the folder around it, open
-        self.durable = durable
-        self.kept = False  # it holds what may still be needed
+    Args:
+        size: in bytes.
+        same: equal for two names of the same bytes, and no others.
+        shared: whether other checkpoints have these bytes too, and they take room but once.
+        regular: whether it is a file at all.
+    """
 
+    size: int
+    same: Hashable
+    shared: bool = False
+    regular: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at a step's folder finds.
+
+    Args:
+        step: whose folder.
+        manifest: None where it cannot be read.
+        error: why.
+        files: those that the manifest lists, by their names in it; why one cannot be looked at.
+        verified: when it was last read and found sound, in seconds since 1970; 0 for never.
+    """
+
+    step: int
+    manifest: Manifest | None
+    error: TensorKeepError | None = None
+    files: Mapping[str, FileInfo | OSError] = field(default_factory=dict)
+    verified: float = 0.0
+
+
+class Draft(ABC):
+    """A checkpoint that is being written; nothing of it counts before it is committed.
+
+    Attributes:
+        data: the folder, beside the manifest, that its files will be in; the manifest's own field.
+        in_order: whether bytes leave as they come, so that what is late keeps back the rest.
+        kept: it holds what may still be needed, and stays.
+    """
+
+    data: str = ""
+    in_order: ClassVar[bool] = False
+    kept: bool = False
+
+    @abstractmethod
     def put(
         self, name: str, chunks: Chunks, size: int | None = None, progress: Progress | None = None
     ) -> None:
         """Write a file.
 
         Raises:
-            OSError: the disk is full or failed.
+            OSError: the disk is full or failed, or the store did.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        fd = os.open(os.path.join(self.path, name), flags, 0o666)
-        try:
-            if size is not None and syscalls.network_filesystem(fd) is None:
-                syscalls.reserve(fd, size)
-            written = write_chunks(fd, chunks, 0, self.durable, progress)
-            if size is not None and written != size:
-                raise OSError(errno.EIO, f"{written:,} bytes came, not {size:,}")
-            if self.durable:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
 
-    def link(self, name: str, source: str) -> bool:
-        """Share a file with another checkpoint; False where the filesystem cannot."""
-        target = os.path.join(self.path, name)
-        with contextlib.suppress(OSError):
-            self._sync(source)  # it may be of a checkpoint that was not to be durable
-            os.link(source, target, follow_symlinks=False)
-            return True
-        try:
-            with open(source, "rb") as old, open(target, "xb") as new:
-                syscalls.clone(old.fileno(), new.fileno())
-                if self.durable:
-                    os.fsync(new.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(target)
-            return False
-        return True
+    @abstractmethod
+    def link(self, name: str, step: int, key: str) -> bool:
+        """Take a file over from another checkpoint, without its bytes; False where that cannot be.
 
-    def finish(self, manifest: bytes) -> None:
-        """Write the manifest, once all else is on the disk.
+        Args:
+            name: what to call it.
+            step: of the checkpoint it is in.
+            key: its key from that checkpoint's folder, as `Manifest.key` gives it.
+        """
+
+    @abstractmethod
+    def finish(self, manifest: Manifest) -> None:
+        """Make it ready to be committed, once all else is safe.
 
         Raises:
-            OSError: the disk is full or failed.
+            OSError: the disk is full or failed, or the store did.
+            StoreError: a file is not there as it was put.
         """
-        self._sync(self.path)
-        last = Replacement(os.path.join(self.path, MANIFEST))
-        try:
-            last.append([manifest], durable=self.durable)
-            last.finish(durable=self.durable)
-        finally:
-            last.close()
-
-    def _sync(self, path: str) -> None:
-        if self.durable:
-            _sync(path)
 
 
-class Folder:
-    """The checkpoints of one run.
+class SharedDraft(Draft):
+    """A draft that several processes write, each its own files, until one of them commits it.
 
-    Args:
-        path: the folder.
-
-    >>> import tempfile
-    >>> folder = Folder(tempfile.mkdtemp())
-    >>> list(folder.steps()), os.path.basename(folder.path_of(7))
-    ([], 'step-00000007')
+    All that fails raises StoreError.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        try:
-            self.path = os.path.abspath(os.fsdecode(os.fspath(path)))
-        except TypeError:
-            raise ArgumentError(
-                f"the folder of checkpoints is a path, not {type(path).__name__}"
-            ) from None
-        self.where = os.fsdecode(os.fspath(path))
-        self._lock: Lock | None = None
-        self._unsettled = False  # names have changed that a loss of power may change back
+    @abstractmethod
+    def names(self) -> list[str]:
+        """List the files that are there, whole, whoever put them."""
 
+    @abstractmethod
+    def read(self, name: str) -> bytes | None:
+        """Read a small file; None where it is not there, or not yet whole."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave it to the others: nothing is removed."""
+
+
+class Folder(ABC):
+    """The checkpoints of one run.
+
+    Attributes:
+        where: names it in messages, as the caller did.
+        shares_bytes: whether a file that several checkpoints have is but once on the disk, so that
+            damage to it is damage to all.
+    """
+
+    where: str
+    shares_bytes: ClassVar[bool] = False
+
+    # --- whose turn it is -----------------------------------------------------------------------
+
+    @abstractmethod
+    def exists(self) -> bool:
+        """Say whether there is such a folder."""
+
+    @abstractmethod
     def create(self) -> None:
         """Make the folder, where it is not there.
 
         Raises:
             StoreError: it cannot be.
         """
-        try:
-            missing = [
-                p for p in (self.path, *map(str, Path(self.path).parents)) if not os.path.exists(p)
-            ]
-            os.makedirs(os.path.join(self.path, _NOTES), exist_ok=True)
-            for made in missing:  # the entry of each new folder, in the folder around it
-                _sync(os.path.dirname(made))
-        except OSError as error:
-            raise failed_write(error, self.where) from error
 
+    @abstractmethod
     def lock(self) -> None:
-        """Keep every other writer out, and remove what dead ones have left.
+        """Become the one that saves here, and remove what dead ones have left.
 
         Raises:
-            StoreError: another one is writing here; the message says who.
+            StoreError: that cannot be.
         """
-        self._lock = Lock(os.path.join(self.path, _NOTES, "lock"), self.where)
-        if self._lock.alone:
-            with contextlib.suppress(OSError):  # the next save tries again
-                self.sweep()
 
+    @abstractmethod
     def unlock(self) -> None:
         """Let others in."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
 
+    @abstractmethod
     def check(self) -> None:
-        """Make sure that the folder is still the one that was locked.
+        """Make sure that the folder is still the one that was locked, and ours to save in.
 
         Raises:
-            StoreError: it was removed, moved or replaced.
+            StoreError: it is not.
         """
-        if self._lock is not None and not self._lock.is_held():
-            raise StoreError(
-                "the folder of checkpoints was removed or replaced", where=self.where, cure=_GONE
-            )
 
-    def sweep(self) -> list[str]:
-        """Remove what killed saves have left; put back what one had moved aside. Names both.
-
-        Only the one that holds the lock may do it.
+    @abstractmethod
+    def tending(self) -> AbstractContextManager[None]:
+        """Let something be removed or mended here, by who does not save.
 
         Raises:
-            OSError: the disk failed; no more than names has changed.
+            StoreError: a training saves here, which is not to be disturbed.
         """
-        found = self.leftovers()
-        self._unsettled = self._unsettled or bool(found)
-        for name in found:
-            final = os.path.join(self.path, name[1:].partition(".")[0])
-            if name.endswith(".aside") and not os.path.exists(final):
-                os.rename(os.path.join(self.path, name), final)
-        if self._unsettled:
-            self._settle()
-        for name in self.leftovers():
-            remove(os.path.join(self.path, name))
-        return found
 
+    @abstractmethod
     def leftovers(self) -> list[str]:
         """Name what a killed save has left, or one under way is writing."""
-        return [name for name in self._list() if _OWN.fullmatch(name)]
 
-    def _list(self) -> list[str]:
-        try:
-            return sorted(os.listdir(self.path))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise StoreError(f"cannot be listed: {reason(error)}", where=self.where) from error
+    # --- what is there --------------------------------------------------------------------------
 
+    @abstractmethod
     def steps(self) -> list[int]:
         """Give the steps that have a folder, in order, whatever is in it."""
-        return sorted(step for name in self._list() if (step := step_of(name)) is not None)
-
-    def path_of(self, step: int) -> str:
-        """Give the path of a step's folder."""
-        return os.path.join(self.path, name_of(step))
 
     def where_of(self, step: int) -> str:
         """Name a step's folder in messages, as the caller named the folder around it."""
-        return os.path.join(self.where, name_of(step))
+        return posixpath.join(self.where, name_of(step))
 
-    @contextlib.contextmanager
-    def draft(self, step: int, *, durable: bool) -> Iterator[Draft]:
-        """Give a hidden folder to write a checkpoint in; it is removed unless it was committed.
+    @abstractmethod
+    def location(self, step: int) -> Location:
+        """Give a step's folder, for formats to read."""
+
+    def file(self, step: int, key: str) -> Location:
+        """Give a file of a step's folder."""
+        return Location(self.location(step).store, key)
+
+    @abstractmethod
+    def there(self, step: int) -> bool:
+        """Say whether anything has the name of a step."""
+
+    @abstractmethod
+    def has_folder(self, step: int) -> bool:
+        """Say whether a folder has the name of a step."""
+
+    @abstractmethod
+    def is_own(self, step: int) -> bool:
+        """Say whether what has the name of a step is, or was, a checkpoint that may be replaced."""
+
+    @abstractmethod
+    def is_removable(self, step: int) -> bool:
+        """Say whether what has the name of a step is in this folder, and not a link elsewhere."""
+
+    @abstractmethod
+    def look(self, step: int) -> Look:
+        """Look at a step's folder, without reading its files."""
+
+    def looks(self) -> Iterator[Look]:
+        """Look at the folders of all steps, in order."""
+        return map(self.look, self.steps())
+
+    @abstractmethod
+    def identity(self, step: int) -> str:
+        """Give the manifest's own digest, which tells a checkpoint from another of its step.
+
+        Empty where there is none.
+        """
+
+    @abstractmethod
+    def info(self, step: int, key: str) -> FileInfo:
+        """Look at a file.
+
+        Raises:
+            OSError: it cannot be; FileNotFoundError where there is none.
+        """
+
+    @abstractmethod
+    def source(self, step: int, key: str) -> Source:
+        """Open a file.
+
+        Raises:
+            MissingError: there is none.
+            StoreError: it cannot be read.
+        """
+
+    @abstractmethod
+    def keys(self, step: int) -> list[str]:
+        """List what is in a step's folder, by the keys of its files; nothing where it is gone."""
+
+    # --- how a checkpoint appears ---------------------------------------------------------------
+
+    @abstractmethod
+    def draft(self, step: int, *, durable: bool) -> AbstractContextManager[Draft]:
+        """Give a place to write a checkpoint in; it is removed unless it was committed.
 
         Raises:
             StoreError: it cannot be made.
         """
-        self.check()
-        try:
-            with contextlib.ExitStack() as held:
-                if self._unsettled:
-                    self._settle()
-                    if self._lock is not None and self._lock.alone:
-                        self.sweep()
-                folder = held.enter_context(sharing(self.path))
-                path = hidden(self.path_of(step))
-                os.mkdir(path)
-                draft = Draft(path, folder, durable)
-                try:
-                    yield draft
-                finally:
-                    if not draft.kept:
-                        remove(path)
-        except FileNotFoundError as error:
-            if not isinstance(error, TensorKeepError) and not os.path.isdir(self.path):
-                raise MissingError(
-                    "the folder of checkpoints is gone", where=self.where, cure=_GONE
-                ) from error
-            raise failed_write(error, self.where_of(step)) from error
-        except OSError as error:
-            raise failed_write(error, self.where_of(step)) from error
 
+    @abstractmethod
+    def share(self, step: int, token: str, *, durable: bool) -> SharedDraft:
+        """Join the draft that several processes write, which the first of them makes.
+
+        The one that will commit it has locked the folder, and joins before it tells the others the
+        token; it stays until all is committed or discarded.
+
+        Args:
+            step: of the checkpoint.
+            token: what tells this save from any other: 8 hexadecimal digits.
+            durable: have each file on the disk once it is put.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+
+    @abstractmethod
     def commit(self, draft: Draft, step: int, *, replace: bool) -> None:
-        """Give a finished draft its name.
+        """Have a finished draft be the checkpoint of a step.
 
         Args:
             draft: what was written.
@@ -274,70 +311,32 @@ class Folder:
 
         Raises:
             OSError: it cannot be done; what was there is unchanged.
-            StoreError: it is there, but a loss of power may undo that.
+            StoreError: likewise, or it is there, but a loss of power may undo that; the message
+                says which.
         """
-        final = self.path_of(step)
-        self.check()
-        aside = None
-        if replace and os.path.lexists(final):
-            aside = self._swap(draft.path, final)
-        else:
-            appear(draft.path, final)
-        if draft.durable:
-            try:
-                self._settle()
-            except OSError as error:
-                draft.kept = True  # where the old one may be, which is there after a loss of power
-                raise StoreError(
-                    f"is saved, but a loss of power may undo that: {reason(error)}",
-                    where=self.where_of(step),
-                    cure="Save again.",
-                ) from error
-        if aside is not None:
-            remove(aside)
 
-    def _settle(self) -> None:
-        """Have all names on the disk; what lost its name may then be removed for good."""
-        self._unsettled = True
-        _sync(self.path)
-        self._unsettled = False
+    @abstractmethod
+    def discard(self, draft: SharedDraft) -> None:
+        """Remove a draft that will not be committed, whoever wrote what is in it."""
 
-    def _swap(self, path: str, final: str) -> str | None:
-        """Give a draft the name of a checkpoint, which takes the draft's, or the one returned."""
-        try:
-            syscalls.exchange(path, final)
-            return None
-        except OSError as error:
-            if error.errno not in _CANNOT_SWAP:
-                raise
-            folder, name = os.path.split(final)
-            aside = os.path.join(folder, f".{name}.aside")
-            remove(aside)  # of a save whose end failed
-            os.rename(final, aside)
-            try:
-                os.rename(path, final)
-            except OSError:
-                self._unsettled = True  # the next save puts it back, if this cannot
-                os.rename(aside, final)
-                raise
-            return aside
+    # --- how one goes, and is mended ------------------------------------------------------------
 
-    def take_out(self, step: int) -> str | None:
-        """Take a checkpoint's name away; what is then to be removed, if anything, is at the path.
+    @abstractmethod
+    def take_out(self, step: int) -> Callable[[], None] | None:
+        """Have a checkpoint be none any more; None where it was none.
+
+        Returns:
+            What then frees its bytes.
 
         Raises:
             OSError: it cannot be.
         """
-        trash = hidden(f"{self.path_of(step)}.old")
-        try:
-            os.rename(self.path_of(step), trash)
-        except FileNotFoundError:
-            return None
-        self._settle()  # its files go only once its name is gone for good
-        with contextlib.suppress(OSError):
-            os.unlink(self._mark(step))
-        return trash
 
+    @abstractmethod
+    def freed(self, steps: Iterable[int]) -> int:
+        """Give the bytes that there is room for again if some checkpoints go."""
+
+    @abstractmethod
     def verified(self, step: int, digest: str) -> float:
         """Say when a checkpoint was last read and found sound, in seconds since 1970; 0 for never.
 
@@ -345,33 +344,66 @@ class Folder:
             step: of the checkpoint.
             digest: its manifest's own one, which tells it from another of that step.
         """
-        try:
-            with open(self._mark(step), encoding="ascii") as text:
-                of, at = text.read(200).split()
-            return float(at) if of == digest else 0.0
-        except (OSError, ValueError):
-            return 0.0
 
+    @abstractmethod
     def mark_verified(self, step: int, digest: str, at: float) -> None:
         """Note that a checkpoint was read and found sound; do nothing where that is not allowed."""
-        mark = self._mark(step)
-        with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(mark), exist_ok=True)
-            with contextlib.closing(Replacement(mark)) as note:
-                note.append([f"{digest} {at:.0f}\n".encode()], durable=False)
-                note.finish(durable=False)
 
-    def _mark(self, step: int) -> str:
-        return os.path.join(self.path, _NOTES, "verified", name_of(step))
+    @abstractmethod
+    def copy_file(self, step: int, key: str, to_step: int, to_key: str) -> None:
+        """Put a file of one checkpoint in the place of one of another.
+
+        Raises:
+            StoreError: it cannot be; that one is unchanged.
+        """
+
+    @abstractmethod
+    def write_file(self, step: int, key: str, data: bytes) -> None:
+        """Put a small file in the place of one of a checkpoint.
+
+        Raises:
+            StoreError: it cannot be; that one is unchanged.
+        """
 
 
-def _sync(path: str) -> None:
-    """Have a file, or the names in a folder, on the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def open_folder(target: Target) -> Folder:
+    """Give the folder of checkpoints that a path, an URL, a Location or a store means.
+
+    Raises:
+        ArgumentError: it can hold none.
+
+    >>> import tempfile
+    >>> folder = open_folder(tempfile.mkdtemp())
+    >>> folder.steps(), folder.there(7)
+    ([], False)
+    """
+    from tensorkeep.checkpoint.bucket import BucketFolder, bucket_of
+    from tensorkeep.checkpoint.disk import DiskFolder, folder_at
+
+    if isinstance(target, Store | Location) or "://" in _text(target):
+        bucket = bucket_of(target)
+        if bucket is not None:
+            return BucketFolder(bucket)
+        return DiskFolder(folder_at(target))
+    return DiskFolder(target)
+
+
+def _text(target: str | os.PathLike[str]) -> str:
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        return os.fsdecode(os.fspath(target))
+    except TypeError:
+        raise ArgumentError(
+            f"the folder of checkpoints is a path, not {type(target).__name__}"
+        ) from None
 
 
-__all__ = ["Draft", "Folder", "name_of", "step_of"]
+__all__ = [
+    "Draft",
+    "FileInfo",
+    "Folder",
+    "Look",
+    "SharedDraft",
+    "name_of",
+    "open_folder",
+    "step_of",
+]

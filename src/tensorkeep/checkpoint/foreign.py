@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from tensorkeep import api
+from tensorkeep.checkpoint.disk import DiskFolder
 from tensorkeep.checkpoint.folder import Folder, step_of
-from tensorkeep.checkpoint.listing import Checkpoint, read_checkpoint
+from tensorkeep.checkpoint.listing import Checkpoint, read_all
 from tensorkeep.errors import CorruptError, MissingError, TensorKeepError
 from tensorkeep.formats import FORMATS
 from tensorkeep.hidden import reason
@@ -60,7 +61,7 @@ class _Found:
 
 
 def find(folder: Folder) -> list[Epoch]:
-    """Find the checkpoints of Caffe2's in a folder, in the order of their steps.
+    """Find the checkpoints of Caffe2's in a folder on a disk, in the order of their steps.
 
     Bytes are looked at only where a name fits. A name of a kind of which one is recognised counts
     too: an empty file beside sound ones is what a killed save of Caffe2's leaves.
@@ -69,7 +70,7 @@ def find(folder: Folder) -> list[Epoch]:
     >>> from tensorkeep import caffe2
     >>> path = tempfile.mkdtemp()
     >>> caffe2.save({"w": np.zeros(3)}, f"{path}/run_000020.minidb")
-    >>> [epoch.step for epoch in find(Folder(path))]
+    >>> [epoch.step for epoch in find(DiskFolder(path))]
     [20]
     """
     families: dict[tuple[str, ...], list[_Found]] = {}
@@ -96,7 +97,9 @@ def find(folder: Folder) -> list[Epoch]:
 
 
 def _named(folder: Folder) -> Iterator[_Found]:
-    """Give what has a name that Caffe2 could have given."""
+    """Give what has a name that Caffe2 could have given; it knows files and folders alone."""
+    if not isinstance(folder, DiskFolder):
+        return
     try:
         names = sorted(os.listdir(folder.path))
     except OSError:
@@ -131,7 +134,7 @@ def _is_caffe2(path: str) -> bool:
 
 def list_all(folder: Folder) -> list[Checkpoint]:
     """List our checkpoints and those that Caffe2 left, in the order of their steps."""
-    rows = [read_checkpoint(folder, step)[0] for step in folder.steps()] + listed(folder)
+    rows = [*read_all(folder), *listed(folder)]
     return sorted(rows, key=lambda row: row.step)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,8 +13,8 @@ from tensorkeep.checkpoint.crew import Crew
 from tensorkeep.checkpoint.folder import Folder, name_of
 from tensorkeep.checksum import digest
 from tensorkeep.errors import TensorKeepError
-from tensorkeep.formats.safetensors.manifest import Manifest
-from tensorkeep.source import FileSource
+from tensorkeep.formats.safetensors.manifest import Entry, Manifest
+from tensorkeep.source import Source
 from tensorkeep.tensor import Tensor
 
 _TRUSTED = 3600.0  # seconds for which a file is shared without being read again
@@ -25,10 +24,23 @@ _TRUSTED = 3600.0  # seconds for which a file is shared without being read again
 class Parent:
     """The checkpoint whose files may be shared, and whether one of them still is what it was."""
 
-    name: str
-    path: str
+    folder: Folder
+    step: int
     manifest: Manifest
     is_sound: Callable[[str], bool]
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return name_of(self.step)
+
+    def where_of(self, file: str) -> str:
+        """Name one of its files in messages."""
+        return self.folder.file(self.step, self.manifest.key(file)).where
+
+    def source(self, file: str) -> Source:
+        """Open one of its files."""
+        return self.folder.source(self.step, self.manifest.key(file))
 
 
 class Lineage:
@@ -72,12 +84,14 @@ class Lineage:
         self.damaged.discard(step)
 
     def parent(self) -> Parent | None:
-        """Give the checkpoint to share files with; None where there is none that is any good."""
-        if self._last is None or self._last[0] in self.damaged:
+        """Give the checkpoint to share files with; None where there is none that is any good.
+
+        The files of one with tensors in pieces are those of its processes, and hold other things.
+        """
+        if self._last is None or self._last[0] in self.damaged or self._last[1].sharded:
             return None
         step, manifest = self._last
-        path = self._folder.path_of(step)
-        return Parent(name_of(step), path, manifest, partial(self._is_sound, path, manifest))
+        return Parent(self._folder, step, manifest, partial(self._is_sound, step, manifest))
 
     def expected(self, tensors: Mapping[str, Tensor], frozen: set[str]) -> dict[str, str]:
         """Give the digests of tensors that may well be what they were."""
@@ -102,16 +116,15 @@ class Lineage:
         A file that many checkpoints share is as good as lost once the disk damages it, so that is
         to be found out while the state is still in memory, to be written anew.
         """
-        if self._last is None:
+        if self._last is None or not self._folder.shares_bytes:
             return True
         step, manifest = self._last
-        path = self._folder.path_of(step)
-        for name, file in manifest.files.items():
+        for name, file in manifest.files.items() if not manifest.sharded else ():
             now = time.monotonic()
             if now - self._sound.get(file.digest, now) < _TRUSTED or name not in _held(manifest):
                 continue
             try:
-                sound = is_sound(path, manifest, name)
+                sound = is_sound(self._folder, step, manifest, name)
             except TensorKeepError:
                 sound = False
             if not sound:
@@ -120,14 +133,14 @@ class Lineage:
             self._sound[file.digest] = now
         return True
 
-    def _is_sound(self, path: str, manifest: Manifest, file: str) -> bool:
+    def _is_sound(self, step: int, manifest: Manifest, file: str) -> bool:
         """Say whether a file may be shared; one that this process never read or wrote is read."""
         expected = manifest.files[file]
         at = self._sound.get(expected.digest)
         try:
             if at is not None:
-                return os.stat(os.path.join(path, file)).st_size == expected.size
-            if not is_sound(path, manifest, file):
+                return self._folder.info(step, manifest.key(file)).size == expected.size
+            if not is_sound(self._folder, step, manifest, file):
                 return False
         except (OSError, TensorKeepError):
             return False
@@ -139,21 +152,55 @@ def _held(manifest: Manifest) -> set[str]:
     return {entry.file for entry in manifest.tensors.values()}
 
 
-def is_sound(path: str, manifest: Manifest, file: str) -> bool:
+def entries_of(manifest: Manifest) -> Iterator[tuple[str, Entry]]:
+    """Give what lies in the files, with the names of the tensors: each whole, or each piece."""
+    yield from manifest.tensors.items()
+    for name, held in manifest.sharded.items():
+        for piece in held.pieces:
+            yield (
+                name,
+                Entry(
+                    piece.file,
+                    piece.name,
+                    held.dtype,
+                    piece.shape,
+                    piece.start,
+                    piece.stop,
+                    piece.digest,
+                ),
+            )
+
+
+def is_sound(
+    folder: Folder,
+    step: int,
+    manifest: Manifest,
+    file: str,
+    entries: Iterable[Entry] | None = None,
+) -> bool:
     """Read a safetensors file of a checkpoint, and compare it with what the manifest says of it.
+
+    Args:
+        folder: where the checkpoint is.
+        step: of it.
+        manifest: of it.
+        file: its name in the manifest.
+        entries: those that lie in the file, where they are known.
 
     Raises:
         TensorKeepError: it cannot be read.
     """
     expected = manifest.files[file]
-    source = FileSource(os.path.join(path, file))
+    source = folder.source(step, manifest.key(file))
     try:
         if source.size != expected.size:
             return False
         stop = 8 + int.from_bytes(source.read(0, 8), "little")
         if xxhash.xxh3_128_hexdigest(source.read(0, stop)) != expected.digest:
             return False
-        rows = (entry for entry in manifest.tensors.values() if entry.file == file)
+        rows = (
+            (e for _, e in entries_of(manifest) if e.file == file) if entries is None else entries
+        )
         return all(
             digest(Tensor(row.dtype, row.shape, source, row.start, row.stop - row.start))
             == row.digest

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tensorkeep.checkpoint.folder import Folder
+from tensorkeep.checkpoint.folder import Folder, Look
 from tensorkeep.errors import CorruptError, MissingError, TensorKeepError
-from tensorkeep.formats.safetensors.manifest import MANIFEST, STATE, Manifest, read_manifest
+from tensorkeep.formats.safetensors.manifest import MANIFEST, Manifest
 from tensorkeep.hidden import reason
 from tensorkeep.state import Json
-from tensorkeep.stores import locate
-from tensorkeep.wire.seal import SEAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +50,39 @@ class Checkpoint:
 
 def read_checkpoint(folder: Folder, step: int) -> tuple[Checkpoint, Manifest | None]:
     """Look at one checkpoint; its manifest is None where that cannot be read."""
-    where = folder.where_of(step)
-    path = folder.path_of(step)
-    try:
-        manifest = read_manifest(locate(path))
-    except TensorKeepError as error:
-        return Checkpoint(step, where, problem=_told(error, path, where)), None
+    return _judge(folder, folder.look(step))
+
+
+def read_all(folder: Folder) -> Iterator[Checkpoint]:
+    """Look at each checkpoint of a folder, in the order of their steps."""
+    return (_judge(folder, found)[0] for found in folder.looks())
+
+
+def newest_first(folder: Folder) -> Iterator[tuple[Checkpoint, Manifest | None]]:
+    """Look at each checkpoint of a folder, from the newest on."""
+    for step in reversed(folder.steps()):
+        yield read_checkpoint(folder, step)
+
+
+def _judge(folder: Folder, found: Look) -> tuple[Checkpoint, Manifest | None]:
+    """Say what a checkpoint is worth, as far as lengths tell."""
+    step, manifest, where = found.step, found.manifest, folder.where_of(found.step)
+    if manifest is None:
+        assert found.error is not None
+        problem = _told(found.error, folder.location(step).where, where)
+        return Checkpoint(step, where, problem=problem), None
     problem, shared = "", 0
     if manifest.step != step:
         problem = f"its manifest is that of step {manifest.step}"
     for name, file in manifest.files.items():
-        try:
-            info = os.stat(os.path.join(path, name))
-        except OSError as error:
-            problem = problem or f"{name} cannot be found: {reason(error)}"
+        info = found.files[name]
+        if isinstance(info, OSError):
+            problem = problem or f"{name} cannot be found: {reason(info)}"
             continue
-        if not stat.S_ISREG(info.st_mode) or info.st_size != file.size:
-            problem = problem or f"{name} is {info.st_size:,} bytes long, not {file.size:,}"
-        if info.st_nlink > 1:
-            shared += info.st_size
+        if not info.regular or info.size != file.size:
+            problem = problem or f"{name} is {info.size:,} bytes long, not {file.size:,}"
+        if info.shared:
+            shared += info.size
     row = Checkpoint(
         step=step,
         path=where,
@@ -82,37 +92,10 @@ def read_checkpoint(folder: Folder, step: int) -> tuple[Checkpoint, Manifest | N
         metrics=dict(manifest.metrics),
         metadata=dict(manifest.metadata),
         reason=manifest.reason,
-        verified=folder.verified(step, identity(folder, step)),
+        verified=found.verified,
         problem=problem,
     )
     return row, manifest
-
-
-def identity(folder: Folder, step: int) -> str:
-    """Give the manifest's own digest, which tells a checkpoint from another of its step."""
-    mark = f'"{SEAL}": "'.encode()
-    try:
-        with open(os.path.join(folder.path_of(step), MANIFEST), "rb") as file:
-            file.seek(-min(200, os.fstat(file.fileno()).st_size), os.SEEK_END)
-            found = file.read(200).rpartition(mark)[2][:32]
-        return found.decode("ascii")
-    except (OSError, ValueError):
-        return ""
-
-
-def is_own(path: str) -> bool:
-    """Say whether what is at a path is, or was, a checkpoint that this version may replace."""
-    if os.path.islink(path) or not os.path.isdir(path):
-        return False
-    try:
-        read_manifest(locate(path))
-    except CorruptError:
-        return True
-    except MissingError:
-        return not os.listdir(path) or os.path.isfile(os.path.join(path, STATE))
-    except TensorKeepError:
-        return False
-    return True
 
 
 def _told(error: TensorKeepError, path: str, where: str) -> str:
@@ -120,9 +103,3 @@ def _told(error: TensorKeepError, path: str, where: str) -> str:
         return f"it has no {MANIFEST}: its saving never finished, or it is no checkpoint"
     told = error.problem if isinstance(error, CorruptError) else str(error)
     return told.replace(path, where)
-
-
-def newest_first(folder: Folder) -> Iterator[tuple[Checkpoint, Manifest | None]]:
-    """Look at each checkpoint of a folder, from the newest on."""
-    for step in reversed(folder.steps()):
-        yield read_checkpoint(folder, step)

@@ -8,30 +8,28 @@ checkpoint shares its content but not the file itself. Of all else it is said wh
 from __future__ import annotations
 
 import contextlib
-import os
+import posixpath
 import shlex
-import shutil
-import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import xxhash
 
 from tensorkeep import api
 from tensorkeep.api import ProgressReport
-from tensorkeep.checkpoint.folder import Folder
-from tensorkeep.checkpoint.lineage import is_sound
-from tensorkeep.checkpoint.listing import identity, read_checkpoint
+from tensorkeep.checkpoint.folder import Folder, open_folder
+from tensorkeep.checkpoint.lineage import entries_of, is_sound
+from tensorkeep.checkpoint.listing import read_checkpoint
 from tensorkeep.checkpoint.retention import check
 from tensorkeep.checksum import digest
 from tensorkeep.errors import MissingError, StoreError, TensorKeepError
 from tensorkeep.formats.safetensors.manifest import STATE, Entry, Manifest
 from tensorkeep.formats.safetensors.shards import INDEX, encode_index, is_own
-from tensorkeep.hidden import failed_write, hidden, reason, remove, sharing, sync
+from tensorkeep.hidden import reason
 from tensorkeep.notes import Notes
-from tensorkeep.replacing import Replacement
-from tensorkeep.source import FileSource, Source
+from tensorkeep.source import Source
 from tensorkeep.store import join
+from tensorkeep.stores import Target
 from tensorkeep.tensor import Tensor
 from tensorkeep.verify import verify
 
@@ -68,7 +66,7 @@ class Finding:
 
 
 def repair(
-    folder: str | os.PathLike[str], *, dry_run: bool = False, progress: ProgressReport | None = None
+    folder: Target, *, dry_run: bool = False, progress: ProgressReport | None = None
 ) -> list[Finding]:
     """Read every checkpoint of a folder, and repair what can be made what it was.
 
@@ -92,29 +90,25 @@ def repair(
     >>> repair(path)
     []
     """
-    run = Folder(folder)
-    if not os.path.isdir(run.path):
+    run = open_folder(folder)
+    if not run.exists():
         raise MissingError("there is no such folder", where=run.where)
     left = run.leftovers()
     if not left and not run.steps():
         return []  # which is not ours to put a lock in
     if dry_run:
         return [*_swept(run, left), *_Repair(run, True, progress).findings()]
-    run.create()
-    run.lock()  # which sweeps
-    try:
+    with run.tending():  # which sweeps
         there = set(run.leftovers())
         found = list(_swept(run, [name for name in left if name not in there]))
         return found + list(_Repair(run, False, progress).findings())
-    finally:
-        run.unlock()
 
 
 def _swept(run: Folder, names: list[str]) -> Iterator[Finding]:
     for name in names:
         aside = name.endswith(".aside")
         yield Finding(
-            os.path.join(run.where, name),
+            posixpath.join(run.where, name),
             "was moved aside by a save that never finished"
             if aside
             else "was left by a save that never finished",
@@ -130,8 +124,9 @@ class _Repair:
         self._dry_run = dry_run
         self._progress = progress
         self._manifests: dict[int, Manifest] = {}
+        self._entries: dict[int, dict[str, list[Entry]]] = {}  # of each step, by their files
         self._unreadable: dict[int, str] = {}
-        self._known: dict[tuple[int, int, str], bool] = {}  # a file and its digest: it is sound
+        self._known: dict[tuple[Hashable, str], bool] = {}  # a file and its digest: it is sound
         self._sources: dict[str, list[tuple[int, str]]] = {}  # sound files by their digest
 
     def findings(self) -> Iterator[Finding]:
@@ -141,6 +136,9 @@ class _Repair:
                 self._unreadable[step] = row.problem
             else:
                 self._manifests[step] = manifest
+                rows = self._entries.setdefault(step, {})
+                for _, entry in entries_of(manifest):
+                    rows.setdefault(entry.file, []).append(entry)
         damaged = self._read()
         for step in self._run.steps():
             if step in self._unreadable:
@@ -165,27 +163,28 @@ class _Repair:
 
     def _is_sound(self, step: int, name: str) -> bool:
         manifest = self._manifests[step]
-        path = os.path.join(self._run.path_of(step), name)
         expected = manifest.files[name]
         try:
-            info = os.lstat(path)
-            key = info.st_dev, info.st_ino, expected.digest
+            info = self._run.info(step, manifest.key(name))
+            key = info.same, expected.digest
             if key not in self._known:
                 self._known[key] = False
                 if name.endswith(_ENDING):
-                    self._known[key] = is_sound(self._run.path_of(step), manifest, name)
-                elif info.st_size == expected.size:
-                    with open(path, "rb") as data:
-                        found = xxhash.xxh3_128_hexdigest(data.read())
+                    rows = self._entries[step].get(name, [])
+                    self._known[key] = is_sound(self._run, step, manifest, name, rows)
+                elif info.size == expected.size:
+                    with contextlib.closing(self._run.source(step, manifest.key(name))) as data:
+                        found = xxhash.xxh3_128_hexdigest(data.read(0, data.size))
                     self._known[key] = found == expected.digest
-            return self._known[key] and info.st_size == expected.size
+            return self._known[key] and info.size == expected.size
         except (OSError, TensorKeepError):
             return False
 
     def _mend(self, step: int, names: list[str]) -> Iterator[Finding]:
         left: dict[str, str] = {}
         for name in names:
-            problem = _problem(self._run.path_of(step), self._manifests[step], name)
+            rows = self._entries[step].get(name, [])
+            problem = _problem(self._run, step, self._manifests[step], name, rows)
             try:
                 action = self._relink(step, name) or self._rebuild(step, name)
             except TensorKeepError as error:
@@ -196,7 +195,7 @@ class _Repair:
             else:
                 left[name] = problem
         if left:
-            mark = identity(self._run, step)
+            mark = self._run.identity(step)
             if not self._dry_run and self._run.verified(step, mark):
                 self._run.mark_verified(step, mark, 0.0)
             yield self._beyond(step, left)
@@ -209,17 +208,18 @@ class _Repair:
             )
 
     def _where(self, step: int, name: str) -> str:
-        return os.path.join(self._run.where_of(step), name)
+        return posixpath.join(self._run.where_of(step), self._manifests[step].key(name))
 
     def _relink(self, step: int, name: str) -> str:
         """Replace a file by a sound one of another checkpoint; say so, or nothing without any."""
-        target = os.path.join(self._run.path_of(step), name)
-        expected = self._manifests[step].files[name]
+        manifest = self._manifests[step]
+        expected = manifest.files[name]
         for other, file in self._sources.get(expected.digest, []):
             if self._manifests[other].files[file].size != expected.size:
                 continue
             if not self._dry_run:
-                _replace(os.path.join(self._run.path_of(other), file), target)
+                key = self._manifests[other].key(file)
+                self._run.copy_file(other, key, step, manifest.key(name))
             return f"replaced by the sound copy {self._where(other, file)}"
         return ""
 
@@ -227,38 +227,40 @@ class _Repair:
         """Write the index of shards anew; say so, or nothing where it is none or cannot be."""
         if not name.endswith(INDEX):
             return ""
-        path, manifest = self._run.path_of(step), self._manifests[step]
-        for data in _indexes(path, manifest, name):
+        manifest = self._manifests[step]
+        for data in _indexes(self._run, step, manifest, name):
             if xxhash.xxh3_128_hexdigest(data) == manifest.files[name].digest:
                 if not self._dry_run:
-                    _write(os.path.join(path, name), data)
+                    self._run.write_file(step, manifest.key(name), data)
                 return "rebuilt from the manifest"
         return ""
 
     def _beyond(self, step: int, left: Mapping[str, str]) -> Finding:
         """Say what is lost of a checkpoint, and how the rest is rescued."""
-        path, manifest = self._run.path_of(step), self._manifests[step]
+        run, manifest = self._run, self._manifests[step]
         gone = {name for name in left if name.endswith(_ENDING)}
-        readable = {name for name in gone if _opens(path, manifest, name)}
+        readable = {name for name in gone if _opens(run, step, manifest, name)}
         opens = len(readable) == len(left)
-        lost = [
+        bad = {
             name
-            for name, entry in manifest.tensors.items()
-            if entry.file in gone and not (entry.file in readable and _same(path, entry))
-        ]
-        bad = set(lost)
-        sound = [name for name in manifest.tensors if name not in bad]
+            for name, entry in entries_of(manifest)
+            if entry.file in gone
+            and not (entry.file in readable and _same(run, step, manifest, entry))
+        }
+        lost = [name for name in manifest.names if name in bad]
+        sound = [name for name in manifest.names if name not in bad]
         if opens:
-            run = shlex.quote(self._run.where)
-            cure = f"Run `tensorkeep checkpoints {run} restore {step} --to FILE --names NAME`"
+            quoted = shlex.quote(run.where)
+            cure = f"Run `tensorkeep checkpoints {quoted} restore {step} --to FILE --names NAME`"
         else:
-            cure = _by_files(self._run.where_of(step), manifest.files.keys() - gone)
+            kept = map(manifest.key, manifest.files.keys() - gone)
+            cure = _by_files(run.where_of(step), kept)
         told = "; ".join(f"{name} {problem}" for name, problem in left.items())
         if STATE in left:
             told += "; the numbers, the text and the nesting are lost"
         return Finding(
             self._run.where_of(step),
-            f"{told}; {len(lost):,} of {len(manifest.tensors):,} tensors "
+            f"{told}; {len(lost):,} of {len(manifest.names):,} tensors "
             f"{'is' if len(lost) == 1 else 'are'} lost",
             step=step,
             lost=lost,
@@ -268,15 +270,13 @@ class _Repair:
 
     def _beyond_manifest(self, step: int) -> Finding:
         """Say which files of a checkpoint without a sound manifest are sound by themselves."""
-        path = self._run.path_of(step)
         sound: dict[str, list[str]] = {}
-        with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(path)):
-                with contextlib.suppress(TensorKeepError, OSError):
-                    file = os.path.join(path, name)
-                    if name.endswith(_ENDING) and (found := verify(file)).ok and found.checked:
-                        with api.open(file) as state:
-                            sound[name] = list(state)
+        for key in self._run.keys(step):
+            with contextlib.suppress(TensorKeepError, OSError):
+                file = self._run.file(step, key)
+                if key.endswith(_ENDING) and (found := verify(file)).ok and found.checked:
+                    with api.open(file) as state:
+                        sound[key] = list(state)
         cure = _by_files(self._run.where_of(step), sound)
         return Finding(
             self._run.where_of(step),
@@ -292,39 +292,39 @@ def _by_files(where: str, files: Iterable[str]) -> str:
     shards = sorted(name for name in files if name.endswith(_ENDING))
     if not shards:
         return ""
-    first = shlex.quote(os.path.join(where, shards[0]))
+    first = shlex.quote(posixpath.join(where, shards[0]))
     others = f", and likewise {', '.join(shards[1:])}," if shards[1:] else ""
     return f"Run `tensorkeep convert {first} FILE`{others}"
 
 
-def _problem(path: str, manifest: Manifest, name: str) -> str:
+def _problem(
+    folder: Folder, step: int, manifest: Manifest, name: str, rows: Iterable[Entry]
+) -> str:
     """Say what is wrong with a file."""
-    file = os.path.join(path, name)
     expected = manifest.files[name]
     try:
-        info = os.lstat(file)
+        info = folder.info(step, manifest.key(name))
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
         return f"cannot be read: {reason(error)}"
-    if not stat.S_ISREG(info.st_mode):
+    if not info.regular:
         return "is no file"
-    if info.st_size != expected.size:
-        return f"is {info.st_size:,} bytes long, {expected.size:,} were saved"
-    if not name.endswith(_ENDING) or not _opens(path, manifest, name):
+    if info.size != expected.size:
+        return f"is {info.size:,} bytes long, {expected.size:,} were saved"
+    if not name.endswith(_ENDING) or not _opens(folder, step, manifest, name):
         return "is damaged" if not name.endswith(_ENDING) else "has a damaged header"
-    rows = [entry for entry in manifest.tensors.values() if entry.file == name]
-    bad = [row for row in rows if not _same(path, row)]
+    bad = [row for row in rows if not _same(folder, step, manifest, row)]
     places = [f"bytes {row.start} to {row.stop} ({row.name})" for row in bad[:_SHOWN]]
     more = f" and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
     return f"is damaged in {', '.join(places)}{more}"
 
 
-def _opens(path: str, manifest: Manifest, name: str) -> bool:
+def _opens(folder: Folder, step: int, manifest: Manifest, name: str) -> bool:
     """Say whether a safetensors file has its length and its header."""
     expected = manifest.files[name]
     try:
-        with contextlib.closing(FileSource(os.path.join(path, name))) as source:
+        with contextlib.closing(folder.source(step, manifest.key(name))) as source:
             if source.size != expected.size:
                 return False
             head = source.read(0, 8 + int.from_bytes(source.read(0, 8), "little"))
@@ -333,17 +333,17 @@ def _opens(path: str, manifest: Manifest, name: str) -> bool:
         return False
 
 
-def _same(path: str, row: Entry) -> bool:
+def _same(folder: Folder, step: int, manifest: Manifest, row: Entry) -> bool:
     """Say whether a tensor is what was saved."""
     try:
-        with contextlib.closing(FileSource(os.path.join(path, row.file))) as source:
+        with contextlib.closing(folder.source(step, manifest.key(row.file))) as source:
             tensor = Tensor(row.dtype, row.shape, source, row.start, row.stop - row.start)
             return digest(tensor) == row.digest
     except (OSError, TensorKeepError):
         return False
 
 
-def _indexes(path: str, manifest: Manifest, name: str) -> Iterator[bytes]:
+def _indexes(folder: Folder, step: int, manifest: Manifest, name: str) -> Iterator[bytes]:
     """Write the index of shards from the manifest, in each order that its digests may have had."""
     stem = name.removesuffix(INDEX)
     files = sorted(file for file in manifest.files if is_own(file, stem))
@@ -354,7 +354,7 @@ def _indexes(path: str, manifest: Manifest, name: str) -> Iterator[bytes]:
     yield _index(name, rows)
     with contextlib.suppress(TensorKeepError, OSError):
         for file in files:  # one that is shared may have an order of its own
-            with api.open(os.path.join(path, file)) as shard:
+            with api.open(folder.file(step, manifest.key(file))) as shard:
                 rows[file] = {inner: rows[file][inner] for inner in shard if inner in rows[file]}
         yield _index(name, rows)
 
@@ -384,39 +384,3 @@ class _Unread(Source):
 
     def _read(self, start: int, stop: int) -> memoryview:
         raise StoreError("is not read here", where=self.where)
-
-
-def _replace(source: str, target: str) -> None:
-    """Put a hard link to a file, or a copy where there can be none, in the place of another.
-
-    Raises:
-        StoreError: it cannot be; the target is unchanged.
-    """
-    try:
-        with sharing(os.path.dirname(target)) as folder:
-            beside = hidden(target)
-            try:
-                _share(source, beside)
-                os.replace(beside, target)
-            finally:
-                remove(beside)
-            os.fsync(folder)
-    except OSError as error:
-        raise failed_write(error, target) from error
-
-
-def _share(source: str, target: str) -> None:
-    with contextlib.suppress(OSError):
-        os.link(source, target, follow_symlinks=False)
-        return
-    shutil.copyfile(source, target)
-    sync(target)
-
-
-def _write(path: str, data: bytes) -> None:
-    try:
-        with contextlib.closing(Replacement(path)) as new:
-            new.append([data])
-            new.finish()
-    except OSError as error:
-        raise failed_write(error, path) from error

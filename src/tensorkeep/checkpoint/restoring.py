@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from tensorkeep.checkpoint.filling import Differences, fill
 from tensorkeep.checkpoint.folder import Folder
 from tensorkeep.checkpoint.listing import Checkpoint, newest_first, read_checkpoint
 from tensorkeep.checkpoint.rng import RNG, capture_rng, restore_rng
+from tensorkeep.checksum import check_all
 from tensorkeep.errors import (
     CorruptError,
     FormatError,
@@ -76,7 +77,7 @@ def restore(
         CorruptError: it, or every one, is damaged.
         MismatchError: it does not fit what it is to be restored into.
     """
-    if step is not None and not os.path.isdir(folder.path_of(step)):
+    if step is not None and not folder.has_folder(step):
         if found := _restore_foreign(folder, step, wanted):
             return found, None
         there = sorted({*folder.steps(), *(epoch.step for epoch in foreign.find(folder))})
@@ -98,7 +99,8 @@ def restore(
             skipped.append((row.path, error.problem))
             continue
         try:
-            return _put(folder, row, wanted, state, arrays, skipped), manifest
+            assert manifest is not None
+            return _put(folder, row, manifest, wanted, state, arrays, skipped), manifest
         except (CorruptError, UnsupportedError) as error:
             if step is not None:
                 raise
@@ -149,14 +151,17 @@ def _restore_foreign(folder: Folder, step: int | None, wanted: Wanted) -> Restor
 
 def _read(folder: Folder, row: Checkpoint, wanted: Wanted) -> tuple[State, Arrays]:
     """Read the arrays of a checkpoint, and check them if that is wanted."""
-    with api.open(folder.path_of(row.step), format="checkpoint") as state:
+    with api.open(folder.location(row.step), format="checkpoint") as state:
         digests = state.digests if wanted.verify else None
+        if wanted.verify:  # tensors in pieces have digests of those
+            check_all([state.checks[name] for name in state if name in state.checks])
         return state, read_arrays(dict(state.items()), copy=wanted.like is None, digests=digests)
 
 
 def _put(
     folder: Folder,
     row: Checkpoint,
+    manifest: Manifest,
     wanted: Wanted,
     state: State,
     arrays: Arrays,
@@ -165,7 +170,7 @@ def _put(
     """Put what was read where it is wanted: all of it, or nothing."""
     saved = api.nest(state, arrays, framework=wanted.framework, device=wanted.device)
     differences = Differences()
-    kept = _read_rng(folder.path_of(row.step)) if wanted.rng else None
+    kept = _read_rng(folder, row.step, manifest) if wanted.rng else None
     before = capture_rng()
     try:
         if kept is not None:
@@ -181,7 +186,7 @@ def _put(
     )
 
 
-def _read_rng(path: str) -> Any:
+def _read_rng(folder: Folder, step: int, manifest: Manifest) -> Any:
     """Read the random generators' state, which opening the checkpoint has checked."""
-    with open(os.path.join(path, STATE), "rb") as file:
-        return json.load(file).get(RNG)
+    with contextlib.closing(folder.source(step, manifest.key(STATE))) as source:
+        return json.loads(bytes(source.read(0, source.size))).get(RNG)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 from tensorkeep.api import ProgressReport
 from tensorkeep.checkpoint.folder import Folder
 from tensorkeep.checkpoint.keeping import Keep
-from tensorkeep.checkpoint.listing import Checkpoint, identity, read_checkpoint
+from tensorkeep.checkpoint.listing import Checkpoint, read_all
 from tensorkeep.errors import CorruptError, StoreError, TensorKeepError
-from tensorkeep.hidden import reason, remove
+from tensorkeep.hidden import reason
 from tensorkeep.verify import Verification, verify
 
 _CURE = (
@@ -28,11 +27,11 @@ def doomed(folder: Folder, rules: Keep, always: set[int] | None = None) -> list[
 
     What is damaged or not ours is never among them.
     """
-    rows = [read_checkpoint(folder, step)[0] for step in folder.steps()]
+    rows = list(read_all(folder))
     good = [row for row in rows if row.ok]
     kept = rules.chosen(good) | (always or set()) | {row.step for row in good[-1:]}
     rest = [row for row in good if row.step not in kept]
-    return [row for row in rest if not os.path.islink(folder.path_of(row.step))]
+    return [row for row in rest if folder.is_removable(row.step)]
 
 
 def examine(folder: Folder, step: int, progress: ProgressReport | None = None) -> Verification:
@@ -42,10 +41,10 @@ def examine(folder: Folder, step: int, progress: ProgressReport | None = None) -
         CorruptError: its structure is damaged.
         MissingError: it is gone.
     """
-    digest = identity(folder, step)
+    digest = folder.identity(step)
     sound = False
     try:
-        found = verify(folder.path_of(step), format="checkpoint", progress=progress)
+        found = verify(folder.location(step), format="checkpoint", progress=progress)
         sound = found.ok
     finally:
         if sound or folder.verified(step, digest):  # what was found sound once may not be now
@@ -61,28 +60,11 @@ def check(folder: Folder, step: int, progress: ProgressReport | None = None) -> 
         return False
 
 
-def freed(folder: Folder, steps: Iterable[int]) -> int:
-    """Give the bytes that the filesystem gets back if some checkpoints go.
-
-    Files that others share are not among them.
-    """
-    links: Counter[tuple[int, int]] = Counter()
-    inodes: dict[tuple[int, int], os.stat_result] = {}
-    for step in steps:
-        with contextlib.suppress(OSError), os.scandir(folder.path_of(step)) as entries:
-            for entry in entries:
-                info = entry.stat(follow_symlinks=False)
-                key = info.st_dev, info.st_ino
-                links[key] += 1
-                inodes[key] = info
-    return sum(info.st_size for key, info in inodes.items() if links[key] >= info.st_nlink)
-
-
 def remove_doomed(
     folder: Folder,
     rows: list[Checkpoint],
     is_sound: Callable[[int], bool],
-    take_out: Callable[[int], str | None] | None = None,
+    take_out: Callable[[int], Callable[[], None] | None] | None = None,
 ) -> list[Checkpoint]:
     """Remove checkpoints, once the newest of the others was read and found sound.
 
@@ -111,11 +93,13 @@ def remove_doomed(
         )
     for row in rows:
         try:
-            trash = (take_out or folder.take_out)(row.step)
+            free = (take_out or folder.take_out)(row.step)
+        except TensorKeepError:
+            raise
         except OSError as error:
             raise StoreError(f"cannot be removed: {reason(error)}", where=row.path) from error
-        if trash is not None:
-            remove(trash)
+        if free is not None:
+            free()
     return rows
 
 
@@ -150,7 +134,7 @@ class Janitor:
         with self._lock:
             self._spared[step] -= 1
 
-    def _take_out(self, step: int) -> str | None:
+    def _take_out(self, step: int) -> Callable[[], None] | None:
         with self._lock:  # so that no step of that number is committed meanwhile
             return None if self._spared[step] > 0 else self.folder.take_out(step)
 
@@ -190,7 +174,7 @@ class Janitor:
                 self._release(step)
 
     def _is_sound(self, step: int) -> bool:
-        key = step, identity(self.folder, step)
+        key = step, self.folder.identity(step)
         if key not in self.sound:
             if not check(self.folder, step):
                 self.damaged.add(step)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,13 +14,12 @@ from tensorkeep.checkpoint.layout import Plan, Shard
 from tensorkeep.checkpoint.lineage import Parent
 from tensorkeep.checkpoint.rng import RNG
 from tensorkeep.checkpoint.staging import Hollow
-from tensorkeep.checksum import mismatch
+from tensorkeep.checksum import digest, mismatch
 from tensorkeep.formats.safetensors.header import parse_header
 from tensorkeep.formats.safetensors.manifest import STATE, Entry, File, Manifest
 from tensorkeep.formats.safetensors.shards import INDEX, encode_index
 from tensorkeep.formats.safetensors.single import encode_file
 from tensorkeep.notes import Notes
-from tensorkeep.source import FileSource
 from tensorkeep.state import Json
 from tensorkeep.store import Chunk, Late, Progress, join
 from tensorkeep.tensor import Tensor
@@ -52,7 +50,7 @@ def write(
     """Write a checkpoint; nothing of it counts before the draft is committed.
 
     Args:
-        draft: the hidden folder to write in.
+        draft: where to write.
         contents: what it holds beside the tensors.
         plan: which tensor goes into which file.
         tensors: all of the state; those whose files are shared are not read.
@@ -95,13 +93,14 @@ def write(
         writer=contents.writer,
         files=files,
         tensors={name: entries[name] for name in tensors},
+        data=draft.data,
     )
-    draft.finish(manifest.dump())
+    draft.finish(manifest)
     return manifest, shared
 
 
 def _share(draft: Draft, shard: Shard, parent: Parent, entries: dict[str, Entry]) -> bool:
-    if not draft.link(shard.file, os.path.join(parent.path, shard.shared)):
+    if not draft.link(shard.file, parent.step, parent.manifest.key(shard.shared)):
         return False
     known = parent.manifest.tensors
     entries.update((n, replace(known[n], file=shard.file)) for n in shard.names.values())
@@ -110,7 +109,7 @@ def _share(draft: Draft, shard: Shard, parent: Parent, entries: dict[str, Entry]
 
 def _held(parent: Parent, shard: Shard) -> dict[str, Tensor]:
     """Give the tensors of a shard as the parent's file has them."""
-    source = FileSource(os.path.join(parent.path, shard.shared))
+    source = parent.source(shard.shared)
     rows = {inner: parent.manifest.tensors[name] for inner, name in shard.names.items()}
     return {
         inner: Tensor(row.dtype, row.shape, source, row.start, row.stop - row.start)
@@ -122,7 +121,7 @@ def _compare(shard: Shard, parent: Parent, entries: Mapping[str, Entry]) -> None
     for name in shard.names.values():
         found, expected = entries[name].digest, parent.manifest.tensors[name].digest
         if found != expected:
-            raise mismatch(name, expected, found, os.path.join(parent.path, shard.shared))
+            raise mismatch(name, expected, found, parent.where_of(shard.shared))
 
 
 def _put_shard(
@@ -133,12 +132,20 @@ def _put_shard(
     progress: Progress | None,
 ) -> File:
     digests = dict.fromkeys(tensors, NO_DIGEST)
+    if draft.in_order:  # the header leaves before what is behind it
+        digests = {inner: digest(tensor) for inner, tensor in tensors.items()}
     stream = encode_file(shard.file, tensors, Notes(digests=digests), {}, 64, lambda *_: None)
     head = b""
 
     def chunks() -> Iterator[Chunk | Late]:
-        for chunk in stream.chunks or ():
-            yield Late(chunk.size, partial(take, chunk)) if isinstance(chunk, Late) else chunk
+        nonlocal head
+        for place, chunk in enumerate(stream.chunks or ()):
+            if isinstance(chunk, Late):
+                yield Late(chunk.size, partial(take, chunk))
+                continue
+            if not place:
+                head = bytes(chunk)
+            yield chunk
 
     def take(late: Late) -> bytes:
         nonlocal head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -12,11 +13,11 @@ from typing import Any
 from tensorkeep import api, formats
 from tensorkeep.checkpoint import Checkpoint, foreign
 from tensorkeep.checkpoint import checkpoints as list_checkpoints
-from tensorkeep.checkpoint.folder import Folder
+from tensorkeep.checkpoint.folder import open_folder
 from tensorkeep.checkpoint.keeping import parse_keep
 from tensorkeep.checkpoint.repair import Finding
 from tensorkeep.checkpoint.repair import repair as repair_folder
-from tensorkeep.checkpoint.retention import check, doomed, examine, freed, remove_doomed
+from tensorkeep.checkpoint.retention import check, doomed, examine, remove_doomed
 from tensorkeep.cli.progress import progress
 from tensorkeep.cli.terminal import clean, dim, red, say, say_json, several, size, warn
 from tensorkeep.convert import refuse_existing
@@ -97,7 +98,7 @@ def verify(asked: Asked) -> int:
 
 
 def _verify_one(asked: Asked, row: Checkpoint) -> dict[str, Any]:
-    folder = Folder(asked.path)
+    folder = open_folder(asked.path)
     problem, damaged, note = row.problem, list[tuple[str, str]](), ""
     if not problem:
         try:
@@ -115,7 +116,7 @@ def _verify_one(asked: Asked, row: Checkpoint) -> dict[str, Any]:
             if damaged:
                 problem = f"{len(damaged):,} of {total}"
         except TensorKeepError as error:
-            path = folder.path_of(row.step)
+            path = folder.location(row.step).where
             inside = error.where.removeprefix(path).lstrip("/") if error.where != path else ""
             problem = f"{inside}: {error.problem}" if inside else error.problem
     if not asked.as_json:
@@ -145,21 +146,20 @@ def prune(asked: Asked) -> int:
     """Remove what no rule keeps, and say why the others stay."""
     rules = parse_keep(asked.keep)
     rows = list_checkpoints(asked.path)
-    folder = Folder(asked.path)
-    if not asked.dry_run and any(not is_foreign(row) for row in rows):
-        folder.create()
-        folder.lock()
-    try:
+    folder = open_folder(asked.path)
+    with contextlib.ExitStack() as held:
+        if not asked.dry_run and any(not is_foreign(row) for row in rows):
+            held.enter_context(folder.tending())
         rows = list_checkpoints(asked.path)
         going = doomed(folder, rules)
         gone = {row.step for row in going}
-        total = freed(folder, gone)
+        total = folder.freed(gone)
         removed = [
             {
                 "step": row.step,
                 "path": row.path,
                 "size": row.size,
-                "freed": freed(folder, [row.step]),
+                "freed": folder.freed([row.step]),
             }
             for row in going
         ]
@@ -168,8 +168,6 @@ def prune(asked: Asked) -> int:
         if not asked.dry_run:
             with progress("verifying what stays") as report:
                 remove_doomed(folder, going, partial(check, folder, progress=report))
-    finally:
-        folder.unlock()
     if asked.as_json:
         listed = [{"step": row.step, "path": row.path, "why": why(row)} for row in kept]
         say_json({"dry_run": asked.dry_run, "freed": total, "removed": removed, "kept": listed})
@@ -255,9 +253,9 @@ def restore(asked: Asked) -> int:
 
 
 def _opened(path: str, row: Checkpoint) -> State:
-    folder = Folder(path)
+    folder = open_folder(path)
     if not is_foreign(row):
-        return api.open(folder.path_of(row.step), format="checkpoint")
+        return api.open(folder.location(row.step), format="checkpoint")
     epoch = next(epoch for epoch in foreign.find(folder) if epoch.step == row.step)
     return foreign.open_epoch(folder, epoch)
 
@@ -333,7 +331,7 @@ def repair(asked: Asked) -> int:
     for one in found:
         _say_finding(one, asked.dry_run)
     if not damage:
-        count = len(Folder(asked.path).steps())
+        count = len(open_folder(asked.path).steps())
         say(f"ok       {clean(asked.path)}: {several(count, 'checkpoint')}, all sound")
     return 0 if ok else 1
 

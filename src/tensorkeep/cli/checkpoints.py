@@ -7,13 +7,15 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Annotated
+from glob import has_magic
+from typing import Annotated, Any
 
 import typer
 
 from tensorkeep.checkpoint import Checkpoint
 from tensorkeep.checkpoint import checkpoints as list_checkpoints
-from tensorkeep.checkpoint.folder import step_of
+from tensorkeep.checkpoint.folder import open_folder, step_of
+from tensorkeep.cli.bulk import JobsOption, JournalOption, OnOption
 from tensorkeep.cli.checkpoint_actions import Asked, is_foreign, prune, repair, restore, verify
 from tensorkeep.cli.convert import parse_options
 from tensorkeep.cli.terminal import (
@@ -47,7 +49,12 @@ _USAGE = "Use list, verify [STEP...], prune --keep RULES, restore STEP --to FILE
 
 
 def checkpoints(
-    path: Annotated[str, typer.Argument(metavar="DIR", help="The folder of checkpoints.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR", help="The folder of checkpoints; prune takes several, and globs."
+        ),
+    ],
     action: Annotated[
         str,
         typer.Argument(metavar="ACTION", help="list, verify, prune, restore or repair."),
@@ -80,6 +87,9 @@ def checkpoints(
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace the file if it is there.")
     ] = False,
+    jobs: JobsOption = None,
+    on: OnOption = None,
+    journal: JournalOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """List the checkpoints of a training; verify, prune, restore or repair them.
@@ -97,8 +107,28 @@ def checkpoints(
     {"dry_run", "freed", "removed": [{"step", "path", "size", "freed"}], "kept": [{"step", "path",
     "why": [TEXT]}]}; restore {"step", "path", "target", "format", "tensors", "bytes", "lost",
     "skipped": [{"path", "problem"}]}; repair {"dry_run", "ok", "findings": [{"where", "problem",
-    "action", "step", "lost", "sound", "cure"}]}.
+    "action", "step", "lost", "sound", "cure"}]}; prune of several folders {"ok", "dry_run", "runs":
+    [{"path", "ok", "status", "removed": [STEP], "kept": [STEP], "freed", "problem"}], "summary"}.
     """
+    how = {"jobs": jobs, "on": on, "journal": journal}
+    runs, action, steps = _several(path, action, steps or [])
+    if len(runs) > 1 or any(value is not None for value in how.values()) or has_magic(path):
+        return _prune_many(
+            runs,
+            action,
+            {
+                "STEP": steps,
+                "--to": to,
+                "--names": names,
+                "--lossy": lossy,
+                "--option": option,
+                "--force": force,
+                "--keep": keep,
+                "--dry-run": dry_run,
+            },
+            how,
+            as_json,
+        )
     given = {
         "STEP": steps,
         "--keep": keep,
@@ -136,13 +166,38 @@ def checkpoints(
         raise StoreError(error.problem, where=error.where, cure=cure) from None
 
 
+def _several(path: str, action: str, rest: list[str]) -> tuple[list[str], str, list[str]]:
+    """Split DIR... ACTION STEP..., where more than one folder may stand before the action."""
+    words = [action, *rest]
+    at = next((number for number, word in enumerate(words) if word in _TAKES), 0)
+    return [path, *words[:at]], words[at], words[at + 1 :]
+
+
+def _prune_many(
+    runs: list[str], action: str, given: dict[str, object], how: dict[str, Any], as_json: bool
+) -> int:
+    from tensorkeep.cli.prune_many import prune_many
+
+    if action != "prune":
+        raise ArgumentError(
+            f"{action} takes one folder, and no --jobs, --on or --journal",
+            cure="prune takes several; `tensorkeep verify DIR...` verifies all that is in them.",
+        )
+    for run in runs:
+        _check_usage(run, action, {name for name, value in given.items() if value})
+    keep, dry_run = str(given["--keep"]), bool(given["--dry-run"])
+    return prune_many(runs, keep, dry_run=dry_run, how=how, as_json=as_json)
+
+
 def _check_usage(path: str, action: str, given: set[str]) -> None:
     if _is_checkpoint(path):
-        around, name = os.path.split(os.path.abspath(path))
+        remote = "://" in path
+        around, name = os.path.split(path.rstrip("/") if remote else os.path.abspath(path))
+        around = around if remote else os.path.relpath(around)
         raise ArgumentError(
             "is one checkpoint, not the folder that it is in",
             where=path,
-            cure=f"Run `tensorkeep checkpoints {shlex.quote(os.path.relpath(around))} verify "
+            cure=f"Run `tensorkeep checkpoints {shlex.quote(around)} verify "
             f"{name}`, or look into it with `tensorkeep ls {shlex.quote(path)}`.",
         )
     if os.path.isfile(path):
@@ -170,6 +225,10 @@ def _check_usage(path: str, action: str, given: set[str]) -> None:
 
 def _is_checkpoint(path: str) -> bool:
     """Say whether a folder is a checkpoint itself; others may have a file of that name too."""
+    if "://" in path:
+        around, _, name = path.rstrip("/").rpartition("/")
+        step = step_of(name)
+        return step is not None and open_folder(around).there(step)
     if not os.path.isfile(os.path.join(path, MANIFEST)):
         return False
     if step_of(os.path.basename(os.path.abspath(path))) is not None:
