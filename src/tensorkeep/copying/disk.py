@@ -1,0 +1,320 @@
+"""A target on a disk: what is copied is filled under a hidden name, and gets its own at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import posixpath
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from tensorkeep import syscalls
+from tensorkeep.copying.comparing import is_same
+from tensorkeep.copying.content import Content, listed
+from tensorkeep.copying.filling import Filled, drop_shared, fill
+from tensorkeep.copying.parts import held
+from tensorkeep.copying.sources import File, Unit
+from tensorkeep.copying.tally import Copied
+from tensorkeep.copying.work import Work
+from tensorkeep.errors import (
+    ArgumentError,
+    CorruptError,
+    MissingError,
+    TensorKeepError,
+)
+from tensorkeep.formats.safetensors.manifest import MANIFEST, read_manifest
+from tensorkeep.hidden import appear, failed_write, hidden, remove, take_place
+from tensorkeep.replacing import check_replaceable, write_chunks
+from tensorkeep.store import Location
+from tensorkeep.stores.file import FileStore
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_THERE = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+_SUFFIX = ".safetensors"
+
+
+class Disk:
+    """A folder that units are copied to.
+
+    Args:
+        path: the folder; that of a run, or around a single unit.
+        where: names it in messages.
+        overwrite: replace what has other content.
+        verify: hash what passes, and what is there already.
+    """
+
+    def __init__(self, path: str, where: str, *, overwrite: bool, verify: bool) -> None:
+        self.path = path
+        self.where = where
+        self._overwrite = overwrite
+        self._verify = verify
+        self._sound: set[Content] = set()  # of files that were written or read by this copy
+
+    def missing(self, unit: Unit) -> list[File]:
+        """List the files of a unit that are not there yet; a folder's are there all or none.
+
+        Raises:
+            ArgumentError: something else is there, which is not to be replaced.
+        """
+        if not unit.folder:
+            left = [f for f in unit.files if not self._is_there(os.path.join(self.path, f.name), f)]
+            for file in left:
+                self._refuse(os.path.join(self.path, file.name))
+            return left
+        final = os.path.join(self.path, unit.name)
+        if not os.path.lexists(final) or (os.path.isdir(final) and not os.listdir(final)):
+            return unit.files
+        if self._holds(final, unit):
+            return []
+        self._refuse(final)
+        return unit.files
+
+    def _refuse(self, path: str) -> None:
+        if os.path.lexists(path) and not self._overwrite:
+            raise ArgumentError(
+                "is there already, with other content",
+                where=path,
+                cure="Copy to another name, or say overwrite=True.",
+            )
+
+    def _holds(self, final: str, unit: Unit) -> bool:
+        """Whether a folder is the unit: a checkpoint's manifest vouches for its files."""
+        if not unit.manifest:
+            return all(self._is_there(os.path.join(final, f.name), f) for f in unit.files)
+        try:
+            with open(os.path.join(final, MANIFEST), "rb") as file:
+                if file.read(len(unit.manifest) + 1) != unit.manifest:
+                    return False
+            sizes = [os.path.getsize(os.path.join(final, file.name)) for file in unit.files]
+        except OSError:
+            return False
+        return sizes == [file.size for file in unit.files]
+
+    def _is_there(self, path: str, file: File) -> bool:
+        if not os.path.isfile(path):
+            return False
+        folder, name = os.path.split(path)
+        return is_same(Location(FileStore(folder, named=name), name), file, verify=self._verify)
+
+    def put(self, unit: Unit, missing: list[File], work: Work, copied: Copied) -> None:
+        """Copy the files of a unit that are not there.
+
+        Raises:
+            ArgumentError: something else has appeared there meanwhile.
+            CorruptError: the source is damaged.
+            StoreError: the disk is full or failed, or the source cannot be read.
+        """
+        target = os.path.join(self.path, unit.name if unit.folder else unit.main)
+        try:
+            if unit.folder:
+                self._put_folder(unit, target, work, copied)
+            else:
+                self._put_files(unit, missing, work, copied)
+        except OSError as error:
+            raise failed_write(error, target, unit.size) from error
+
+    def _put_folder(self, unit: Unit, final: str, work: Work, copied: Copied) -> None:
+        _make_folders(os.path.dirname(final))
+        with held(final, unit.identity, folder=True) as (part, _), _removed_if_useless(part):
+            shared = self._shareable(unit) if unit.manifest else {}
+            folders = {os.path.dirname(os.path.join(part, file.name)) for file in unit.files}
+            for folder in folders:
+                os.makedirs(folder, exist_ok=True)
+
+            def copy_one(file: File) -> None:
+                path = os.path.join(part, file.name)
+                filled = self._share(path, file, shared, work)
+                if filled is None:
+                    filled = fill(path, file, work, verify=self._verify)
+                if file.known is not None:
+                    self._sound.add(file.known)
+                copied.add(posixpath.join(unit.name, file.name), **filled.parts())
+
+            work.run([partial(copy_one, file) for file in unit.files])
+            if unit.manifest:
+                _write(os.path.join(part, MANIFEST), unit.manifest)
+            for folder in sorted({*folders, part}, reverse=True):
+                _sync(folder)
+            self._appear(part, final, unit)
+            _sync(os.path.dirname(final))
+
+    def _appear(self, part: str, final: str, unit: Unit) -> None:
+        """Give a whole folder its name."""
+        if self._overwrite and os.path.lexists(final) and not self._holds(final, unit):
+            _swap(part, final)
+            return
+        try:
+            appear(part, final)
+        except OSError as error:
+            if error.errno not in _THERE:
+                raise
+            if not self._holds(final, unit):  # another copy was faster
+                self._refuse(final)
+                raise
+            remove(part)
+
+    def _put_files(self, unit: Unit, files: list[File], work: Work, copied: Copied) -> None:
+        """Fill files beside their targets; that which names the others gets its name last."""
+        with contextlib.ExitStack() as stack:
+            rows: list[tuple[str, str, File]] = []
+            for file in files:
+                final = os.path.realpath(os.path.join(self.path, file.name))
+                if os.path.dirname(file.name):
+                    _make_folders(os.path.dirname(final))
+                mode = check_replaceable(Path(final))
+                part, _ = stack.enter_context(held(final, unit.identity, folder=False))
+                stack.enter_context(_removed_if_useless(part))
+                if mode is not None:
+                    os.chmod(part, mode)
+                rows.append((part, final, file))
+
+            def copy_one(part: str, file: File) -> None:
+                filled = fill(part, file, work, verify=self._verify)
+                copied.add(file.name, **filled.parts())
+
+            work.run([partial(copy_one, part, file) for part, _, file in rows])
+            for part, final, file in rows:
+                if self._overwrite:
+                    take_place(part, final)
+                    continue
+                try:
+                    appear(part, final)
+                except FileExistsError:
+                    if not self._is_there(final, file):
+                        self._refuse(final)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(part)
+            for folder in {os.path.dirname(final) for _, final, _ in rows}:
+                _sync(folder)
+
+    def _shareable(self, unit: Unit) -> dict[Content, str]:
+        """Find the files of checkpoints beside this one that it may have in common with them."""
+        run = os.path.dirname(os.path.join(self.path, unit.name))
+        found: dict[Content, str] = {}
+        for name in near(os.path.basename(os.path.join(self.path, unit.name)), unit, _names(run)):
+            folder = os.path.join(run, name)
+            try:
+                manifest = read_manifest(Location(FileStore(folder)))
+            except TensorKeepError:
+                continue
+            for file, content in listed(manifest).items():
+                if file.endswith(_SUFFIX):
+                    found.setdefault(content, os.path.join(folder, manifest.key(file)))
+        return found
+
+    def _share(
+        self, path: str, file: File, shared: dict[Content, str], work: Work
+    ) -> Filled | None:
+        """Have a file in common with another checkpoint here; None where there is none."""
+        drop_shared(path)
+        other = shared.get(file.known) if file.known is not None else None
+        if other is None or file.known is None or os.path.lexists(path):
+            return None
+        there = Location(FileStore(os.path.dirname(other)), os.path.basename(other))
+        trusted = not self._verify or file.known in self._sound
+        try:
+            if not trusted and not is_same(there, file, verify=True):
+                return None
+            if os.path.getsize(other) != file.size or not link(other, path):
+                return None
+        except (OSError, TensorKeepError):
+            return None
+        work.moved(file.size)
+        return Filled(shared=file.size)
+
+
+def near(name: str, unit: Unit, names: list[str]) -> list[str]:
+    """Choose checkpoints that another one may share files with: its parent, and its neighbours."""
+    parent = unit.parsed.parent if unit.parsed is not None else None
+    steps = sorted((n for n in names if n.startswith("step-")), key=lambda n: (len(n), n))
+    lower = [n for n in steps if (len(n), n) < (len(name), name)]
+    upper = [n for n in steps if (len(n), n) > (len(name), name)]
+    return list(dict.fromkeys([*(n for n in steps if n == parent), *lower[-1:], *upper[:1]]))
+
+
+def link(source: str, target: str) -> bool:
+    """Give a file another name, or the bytes of it another file; False where neither can be."""
+    with contextlib.suppress(OSError):
+        os.link(source, target, follow_symlinks=False)
+        return True
+    try:
+        with open(source, "rb") as old, open(target, "xb") as new:
+            syscalls.clone(old.fileno(), new.fileno())
+            os.fsync(new.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(target)
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _removed_if_useless(part: str) -> Iterator[None]:
+    """Leave a part to the next copy, unless its source is no good or it fills the disk."""
+    try:
+        yield
+    except (CorruptError, MissingError, ArgumentError):
+        remove(part)
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            remove(part)
+        raise
+
+
+def _swap(part: str, final: str) -> None:
+    """Put a folder in the place of another, which is then removed."""
+    try:
+        syscalls.exchange(part, final)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
+            raise
+        aside = hidden(final)
+        os.rename(final, aside)
+        try:
+            os.rename(part, final)
+        except OSError:
+            os.rename(aside, final)
+            raise
+        remove(aside)
+        return
+    _sync(os.path.dirname(final))  # the old one goes once its name is gone for good
+    remove(part)
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        write_chunks(fd, [data], 0, True, None)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _make_folders(path: str) -> None:
+    """Make a folder and those around it, so that a loss of power does not undo that."""
+    missing: list[str] = []
+    while path and not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    if missing:
+        os.makedirs(missing[0], exist_ok=True)
+    for made in missing:
+        _sync(os.path.dirname(made))
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
