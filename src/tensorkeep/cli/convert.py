@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tensorkeep import api, mapping, models
+from tensorkeep.cli.bulk import FromOption, JobsOption, JournalOption, OnOption, is_folder_target
 from tensorkeep.cli.dialects import (
     WeightsOption,
     describe_remarks,
@@ -33,7 +34,7 @@ def convert(
         typer.Argument(
             metavar="SOURCE... TARGET",
             help="What to read, several being merged, and what to write; "
-            "its ending tells the format.",
+            "its ending tells the format. With --jobs and the like, each by itself, into a folder.",
         ),
     ],
     to: Annotated[
@@ -131,9 +132,13 @@ def convert(
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace the target if it is there.")
     ] = False,
+    jobs: JobsOption = None,
+    on: OnOption = None,
+    journal: JournalOption = None,
+    from_file: FromOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Convert a file to another format, or several into one.
+    """Convert a file to another format, or several into one, or many one by one.
 
     A model goes from one dialect (ONNX, NNEF, Caffe2's nets) to another whole. Nothing is lost
     unless --lossy allows it; what is lost is then listed.
@@ -144,14 +149,35 @@ def convert(
     "check": [{"output", "largest", "relative", "shape"}] or null}. The exit code is 1 where the
     check finds outputs that differ by more than 1e-4 of their largest value.
     """
+    if jobs is not None or on or journal or from_file or is_folder_target(paths[-1], to):
+        from tensorkeep.cli.convert_many import convert_many
+
+        alone = {"--prefix": prefix, "--split": split, "--check": check, "--constant": constant}
+        given_alone = [name for name, value in {**alone, "--weights": weights}.items() if value]
+        return convert_many(
+            paths,
+            to,
+            {
+                **_options_of(option, checksums, max_shard_size),
+                "names": names or None,
+                "exclude": exclude or None,
+                "rename": list(map(parse_renaming, rename or [])),
+                "maps": maps or None,
+                "dtype": dtype,
+                "shapes": parse_shapes(shape) or None,
+                "lossy": lossy,
+                "durable": durable,
+            },
+            stray=given_alone,
+            force=force,
+            how={"jobs": jobs, "on": on, "journal": journal},
+            source=from_file,
+            as_json=as_json,
+        )
     if len(paths) < 2:
         raise ArgumentError("there is no target", cure="Give what to read, and then what to write.")
     *sources, target = paths
-    options = parse_options(option)
-    if not checksums:
-        options["checksums"] = False
-    if max_shard_size is not None:
-        options["max_shard_size"] = max_shard_size
+    options = _options_of(option, checksums, max_shard_size)
     given: dict[str, Any] = {
         "shapes": parse_shapes(shape) or None,
         "constants": parse_constants(constant) or None,
@@ -211,6 +237,17 @@ def convert(
         apart = f"{each.largest:.3g} ({each.relative:.2g} of its largest value)"
         say(f"check: {clean(each.output)}{list(each.shape)} differs by at most {apart}")
     return code
+
+
+def _options_of(
+    option: list[str] | None, checksums: bool, max_shard_size: str | None
+) -> dict[str, Any]:
+    options = parse_options(option)
+    if not checksums:
+        options["checksums"] = False
+    if max_shard_size is not None:
+        options["max_shard_size"] = max_shard_size
+    return options
 
 
 _MOST_APART = 1e-4

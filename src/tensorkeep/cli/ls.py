@@ -147,8 +147,7 @@ def _elements(tensors: dict[str, Tensor]) -> int:
 
 
 def _checksums(state: State, tensors: dict[str, Tensor]) -> str:
-    own = all(name in state.checks for name in tensors)  # those of the container
-    count = len(tensors) if own else sum(name in state.digests for name in tensors)
+    count = sum(name in state.digests or name in state.checks for name in tensors)
     if count == len(tensors) and tensors:
         return "with checksums"
     return "without checksums" if not count else f"{count:,} with checksums"

@@ -28,11 +28,32 @@ def progress(doing: str) -> Iterator[Callable[[int, int], None] | None]:
         bar.close()
 
 
+@contextmanager
+def progress_of_items(doing: str) -> Iterator[Callable[[int, int, int, int], None] | None]:
+    """Give what draws the items and bytes that are done of many; None where nobody would see it.
+
+    Args:
+        doing: what is going on, such as "verifying".
+    """
+    with progress(doing) as report:
+        if not isinstance(report, _Bar):
+            yield None
+            return
+        bar = report
+
+        def draw(items: int, of: int, done: int, total: int) -> None:
+            bar.doing = f"{doing} {items:,} of {of:,}"
+            if items < of or total:  # where all sizes are known as 0, the items alone are told
+                bar(min(done, max(total - 1, 0)) if items < of else total, max(total, 1))
+
+        yield draw
+
+
 class _Bar:
     """Draws nothing until a second has passed, so that quick work stays quiet."""
 
     def __init__(self, doing: str) -> None:
-        self._doing = doing
+        self.doing = doing
         self._next = time.monotonic() + _PATIENCE
         self._draw: Callable[[int, int], None] | None = None
         self._stop: Callable[[], None] = lambda: None
@@ -69,10 +90,12 @@ class _Bar:
             console=Console(stderr=True),
             transient=True,
         )
-        task = shown.add_task(self._doing)
+        task = shown.add_task(self.doing)
         shown.start()
         self._stop = shown.stop
-        return lambda done, total: shown.update(task, completed=done, total=total)
+        return lambda done, total: shown.update(
+            task, description=self.doing, completed=done, total=total
+        )
 
     def close(self) -> None:
         self._stop()

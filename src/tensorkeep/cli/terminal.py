@@ -170,6 +170,7 @@ _SPELT = {
     "partial=True": "--partial",
     "compute=True": "--compute",
     "lossy=True": "--lossy",
+    "overwrite=True": "--overwrite",
     "say format=....": "give --to FORMAT.",
     "cast=True": "--cast",
     "check=False": "--unchecked",
@@ -179,11 +180,20 @@ _SPELT = {
 }
 
 
-def fail(error: TensorKeepError) -> None:
-    """Write an error to stderr."""
-    text = str(error)
+def spell(text: str) -> str:
+    """Say in a message's text what the command line is told, not Python.
+
+    >>> spell("Accept it with lossy=True.")
+    'Accept it with --lossy.'
+    """
     for python, option in _SPELT.items():
         text = text.replace(python, option)
+    return text
+
+
+def fail(error: TensorKeepError) -> None:
+    """Write an error to stderr."""
+    text = spell(str(error))
     lines = text.split("\n") if isinstance(error, TranslationError) else [text]
     shown = "\n".join(map(clean, lines))
     warn(f"{red('error:', sys.stderr)} {shown}")
