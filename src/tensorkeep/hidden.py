@@ -19,9 +19,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from tensorkeep import syscalls
 from tensorkeep.errors import StoreError, TensorKeepError
 
 _SUFFIX = ".tensorkeep.tmp"
+PART = ".tensorkeep.part"  # ends what a copy that was cut short goes on with: never swept
 _O_PATH = getattr(os, "O_PATH", 0)  # Linux: opens what may not be read, too
 _LARGE = 8 << 20  # bytes
 _SWEEP = 2.0  # seconds that a sweep may take
@@ -68,6 +70,11 @@ def hidden(target: str) -> str:
 def is_hidden(name: str) -> bool:
     """Say whether a file name is one that `hidden` gives."""
     return name.startswith(".") and name.endswith(_SUFFIX)
+
+
+def is_unfinished(name: str) -> bool:
+    """Say whether a file name is that of something which is being written, or was when killed."""
+    return name.startswith(".") and name.endswith((_SUFFIX, PART))
 
 
 @contextlib.contextmanager
@@ -184,6 +191,39 @@ def sync(path: str) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def sync_folder(path: str) -> None:
+    """Have the names that are in a folder on the disk.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def exchange(new: str, path: str) -> str:
+    """Put a hidden folder in the place of what is at a path; give what that is called now.
+
+    Raises:
+        OSError: it cannot be done; both are unchanged.
+    """
+    try:
+        syscalls.exchange(new, path)
+    except OSError:  # a system or a filesystem without it: for an instant there is none
+        aside = hidden(path)
+        os.rename(path, aside)
+        try:
+            os.rename(new, path)
+        except OSError:
+            os.rename(aside, path)
+            raise
+        return aside
+    return new
 
 
 def appear(hidden: str, path: str) -> None:

@@ -180,8 +180,12 @@ class FileSource(Source):
 
     def info(self) -> os.stat_result:
         """Look at the file that was opened, whatever its name means by now."""
+        return os.fstat(self.fileno())
+
+    def fileno(self) -> int:
+        """Give the descriptor of the file that was opened, for system calls."""
         self._check_open()
-        return os.fstat(self._fd)
+        return self._fd
 
     def close(self) -> None:
         if not getattr(self, "_closed", True):  # a copy that was never made has no such slot

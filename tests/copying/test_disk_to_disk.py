@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from tests.copying.runs import (
 )
 
 import tensorkeep as tk
-from tensorkeep.copying.parts import SUFFIX
+from tensorkeep.bulk import find
 from tensorkeep.errors import ArgumentError, CorruptError, MissingError, StoreError
+from tensorkeep.formats.safetensors.manifest import read_manifest
+from tensorkeep.hidden import PART
+from tensorkeep.stores.file import FileStore
 from tensorkeep.stores.memory import MemoryStore
 
 
@@ -71,10 +75,10 @@ def test_other_content_stays_unless_it_may_go(weights: Path, tmp_path: Path, nam
         tk.copy(source, target)
     assert target.read_bytes() == before
     assert tk.copy(source, target, verify=False).skipped == len(before)  # of the same size
-    target.chmod(0o600)
+    target.chmod(0o440)
     tk.copy(source, target, overwrite=True)
     assert target.read_bytes() == source.read_bytes()
-    assert target.stat().st_mode & 0o777 == 0o600
+    assert target.stat().st_mode & 0o777 == 0o440
 
 
 def test_shards_go_with_their_index(tmp_path: Path) -> None:
@@ -188,7 +192,7 @@ def test_it_goes_on_where_it_was_cut_short(
     with pytest.raises(CutShort):
         tk.copy(step, tmp_path / "new", jobs=jobs, progress=cut_after(500_000))
     assert not (tmp_path / "new").exists()
-    assert [name.endswith(SUFFIX) for name in leftovers(tmp_path)] == [True]
+    assert [name.endswith(PART) for name in leftovers(tmp_path)] == [True]
     copied = tk.copy(step, tmp_path / "new", jobs=jobs)
     assert copied.skipped >= 300_000
     assert copied.transferred + copied.skipped == copied.size
@@ -242,6 +246,9 @@ def test_parts_of_other_content_go(weights: Path, tmp_path: Path) -> None:
     target = tmp_path / "b.safetensors"
     with pytest.raises(CutShort):
         tk.copy(weights, target, progress=cut_after(1))
+    assert len(leftovers(tmp_path)) == 1
+    assert list(FileStore(tmp_path).keys()) == [weights.name]
+    assert [item.name for item in find([tmp_path])] == [weights.name]
     tk.save({"w": np.ones(3)}, weights)
     tk.copy(weights, target)
     assert leftovers(tmp_path) == []
@@ -351,7 +358,42 @@ def test_what_makes_no_sense(run: Path, weights: Path, tmp_path: Path) -> None:
         tk.copy(run / "step-00000002", tmp_path / "b")
 
 
-def test_a_dry_run_writes_nothing(run: Path, tmp_path: Path) -> None:
+def test_a_folder_is_not_replaced_with_what_else_is_in_it(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    shutil.copy(weights, inner)
+    with pytest.raises(ArgumentError, match="one is in the other"):
+        tk.copy(inner, tmp_path / "outer", overwrite=True)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "precious").touch()
+    with pytest.raises(ArgumentError, match="holds what the source has not, such as precious"):
+        tk.copy(inner, tmp_path / "there", overwrite=True)
+    assert (tmp_path / "there" / "precious").exists()
+    assert (inner / weights.name).exists()
+    monkeypatch.chdir(inner)
+    assert tk.copy(".", "../../new/").target == "../../new/inner"
+    with pytest.raises(StoreError, match="cannot be written: File exists"):
+        tk.copy(weights.name, f"{weights}/")
+    assert leftovers(tmp_path) == []
+
+
+def test_a_file_is_shared_only_as_it_was_read(run: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "other", (1,))
+    for path in (tmp_path / "other/step-00000001").glob("*.safetensors"):
+        flip(path, -1)
+    shutil.rmtree(run / "step-00000001")
+    last = run / "step-00000003/MANIFEST.json"
+    manifest = read_manifest(tk.Location(FileStore(last.parent)))
+    last.write_bytes(replace(manifest, parent="step-00000001").dump())
+    copied = tk.copy(run, tmp_path / "other")
+    assert copied.shared > 400_000  # with the second, which this copy has written
+    assert tk.verify(tmp_path / "other/step-00000003").ok
+
+
+def test_a_dry_run_writes_nothing(run: Path, weights: Path, tmp_path: Path) -> None:
+    tk.copy(weights, f"{tmp_path}/new/", dry_run=True)
     copied = tk.copy(run, tmp_path / "new", dry_run=True)
     assert copied.transferred == copied.size > 0
     assert not (tmp_path / "new").exists()

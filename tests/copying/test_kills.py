@@ -14,7 +14,7 @@ from tests.servers.buckets import Bucket, Server
 
 import tensorkeep as tk
 from tensorkeep.copying import Copied
-from tensorkeep.copying.parts import SUFFIX
+from tensorkeep.hidden import PART
 from tensorkeep.stores import locate
 
 _STEPS = (1, 2, 3)
@@ -65,7 +65,7 @@ def _kill_often(
 
 def _has_begun(folder: Path) -> bool:
     """Whether a part has some bytes."""
-    parts = [path for path in folder.rglob("*") if SUFFIX in str(path)]
+    parts = [path for path in folder.rglob("*") if PART in str(path)]
     return any(path.is_file() and path.stat().st_size > SMALL_PIECE for path in parts)
 
 

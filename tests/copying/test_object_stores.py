@@ -275,8 +275,64 @@ def test_other_content_on_its_way(bucket: Bucket, run: Path, tmp_path: Path) -> 
     assert objects_of(bucket.url("one")) == files_of(tmp_path / "other/step-00000002")
     with pytest.raises(ArgumentError, match="one: is there already, with other content"):
         tk.copy(run / "step-2", tk.Location(store))
-    tk.copy(run / "step-2", tk.Location(store), overwrite=True)
-    assert objects_of(bucket.url("one")) == files_of(run / "step-00000002")
+
+
+def test_a_checkpoint_counts_until_another_has_its_place(
+    bucket: Bucket, run: Path, tmp_path: Path
+) -> None:
+    make_run(tmp_path / "other", (2,), 1000)
+    target = tk.Location(_store(bucket.url("one")))
+    tk.copy(tmp_path / "other/step-2", target)
+    old = set(objects_of(bucket.url("one")))
+    with pytest.raises(CutShort):
+        tk.copy(run / "step-2", target, overwrite=True, jobs=1, progress=cut_after(801_000))
+    assert tk.verify(bucket.url("one")).tensors == 2
+    assert tk.load(bucket.url("one"))["model"]["w"].shape == (1000,)
+    copied = tk.copy(run / "step-2", target, overwrite=True)
+    assert copied.skipped > 400_000
+    assert tk.load(bucket.url("one"))["model"]["w"].shape == (100_000,)
+    assert old & set(objects_of(bucket.url("one"))) == {"MANIFEST.json"}
+    assert tk.copy(run / "step-2", target).transferred == 0  # in another folder, but the same
+    tk.copy(bucket.url("one/"), tmp_path / "back")
+    assert tk.copy(run / "step-2", tmp_path / "back").transferred == 0
+    target.store.put("other", [b"stays"])
+    target.store.put("MANIFEST.json", [b"{}"])
+    target.store.commit()
+    tk.copy(run / "step-2", target, overwrite=True)
+    assert tk.verify(bucket.url("one")).ok
+    assert "other" in objects_of(bucket.url("one"))
+
+
+def test_what_is_damaged_there_is_not_shared(bucket: Bucket, run: Path) -> None:
+    target = bucket.url("run/")
+    tk.copy(run / "step-1", target)
+    shards = [key for key in objects_of(target) if key.endswith(".safetensors")]
+    for shard in shards:
+        _damage(target, shard)
+    assert tk.copy(run / "step-2", bucket.url("run/step-00000002")).shared == 0
+    assert tk.verify(bucket.url("run/step-00000002")).ok
+
+
+def test_what_was_not_checked_comes_again(bucket: Bucket, run: Path) -> None:
+    store = _store(bucket.url("one"))
+    with pytest.raises(CutShort):
+        tk.copy(run / "step-2", tk.Location(store), verify=False, progress=cut_after(801_000))
+    assert tk.copy(run / "step-2", tk.Location(store)).skipped == 0
+
+
+def test_what_others_put_before_the_commit(bucket: Bucket, run: Path) -> None:
+    store = _store(bucket.url("one"))
+    shard = next(key for key in files_of(run / "step-00000002") if key.endswith(".safetensors"))
+    size = (run / "step-00000002" / shard).stat().st_size
+
+    def interfere(done: int, total: int) -> None:
+        if done > 801_000:
+            store.put(shard, [bytes(size)])
+            store.commit()
+
+    with pytest.raises(StoreError, match="was removed or replaced while the checkpoint was copied"):
+        tk.copy(run / "step-2", tk.Location(store), jobs=1, progress=interfere)
+    assert store.look("MANIFEST.json") is None
 
 
 def test_a_writer_that_was_overtaken_does_not_commit(

@@ -109,7 +109,7 @@ def _copy_unit(
                 raise
             copied.notes.append(f"{unit.name} was removed while it was copied: left out")
             return
-    if unit.name:
+    if copied.kind == "run":
         copied.steps.append(unit.name)
 
 
@@ -152,10 +152,9 @@ def _aim(
         path, where = os.path.join(path, found.name), os.path.join(where, found.name)
     if found.kind == "run":
         return Disk(path, where, overwrite=overwrite, verify=verify), ""
-    if found.kind == "file" and slash:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
     folder, name = os.path.split(path)
-    return Disk(folder, os.path.dirname(where), overwrite=overwrite, verify=verify), name
+    around = os.path.dirname(where)
+    return Disk(folder, around, overwrite=overwrite, verify=verify, make=slash), name
 
 
 def _is_around(path: str) -> bool:
@@ -169,15 +168,24 @@ def _refuse_itself(found: Found, place_: Disk | Objects, name: str) -> None:
     if isinstance(place_, Disk) and isinstance(source.store, FileStore):
         one = os.path.realpath(path_of(source))
         other = os.path.realpath(os.path.join(place_.path, name))
-        same = one == other or (found.kind != "file" and os.path.commonpath([one, other]) == one)
+        gone = [os.path.join(other, step) for step in found.steps] or [other]
     elif isinstance(place_, Objects) and isinstance(source.store, ObjectStore):
         one = source.where.rstrip("/")
         other = f"{place_.where}/{name}".rstrip("/")
-        same = one == other or (found.kind != "file" and other.startswith(f"{one}/"))
+        gone = []
     else:
         return
-    if same:
+    # A folder is replaced whole, with all that is in it: the source may not be.
+    if (
+        one == other
+        or (found.kind != "file" and _is_in(other, one))
+        or any(_is_in(one, folder) for folder in gone)
+    ):
         raise ArgumentError("source and target are the same, or one is in the other", where=one)
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip("/") + "/")
 
 
 __all__ = ["Copied", "Copy", "copy"]

@@ -12,27 +12,22 @@ from pathlib import Path
 
 from tensorkeep import syscalls
 from tensorkeep.copying.comparing import is_same
-from tensorkeep.copying.content import Content, listed
+from tensorkeep.copying.content import Content
 from tensorkeep.copying.filling import Filled, drop_shared, fill
+from tensorkeep.copying.neighbours import shareable
 from tensorkeep.copying.parts import held
-from tensorkeep.copying.sources import File, Unit
+from tensorkeep.copying.sources import File, Unit, path_of
 from tensorkeep.copying.tally import Copied
 from tensorkeep.copying.work import Work
-from tensorkeep.errors import (
-    ArgumentError,
-    CorruptError,
-    MissingError,
-    TensorKeepError,
-)
-from tensorkeep.formats.safetensors.manifest import MANIFEST, read_manifest
-from tensorkeep.hidden import appear, failed_write, hidden, remove, take_place
+from tensorkeep.errors import ArgumentError, CorruptError, MissingError, TensorKeepError
+from tensorkeep.formats.safetensors.manifest import MANIFEST
+from tensorkeep.hidden import appear, exchange, failed_write, remove, sync_folder, take_place
 from tensorkeep.replacing import check_replaceable, write_chunks
 from tensorkeep.store import Location
 from tensorkeep.stores.file import FileStore
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _THERE = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
-_SUFFIX = ".safetensors"
 
 
 class Disk:
@@ -43,14 +38,18 @@ class Disk:
         where: names it in messages.
         overwrite: replace what has other content.
         verify: hash what passes, and what is there already.
+        make: make the folder, if there is none, for files as well.
     """
 
-    def __init__(self, path: str, where: str, *, overwrite: bool, verify: bool) -> None:
+    def __init__(
+        self, path: str, where: str, *, overwrite: bool, verify: bool, make: bool = False
+    ) -> None:
         self.path = path
         self.where = where
         self._overwrite = overwrite
         self._verify = verify
-        self._sound: set[Content] = set()  # of files that were written or read by this copy
+        self._make = make
+        self._sound: dict[Content, Location] = {}  # files that were written by this copy
 
     def missing(self, unit: Unit) -> list[File]:
         """List the files of a unit that are not there yet; a folder's are there all or none.
@@ -69,6 +68,8 @@ class Disk:
         if self._holds(final, unit):
             return []
         self._refuse(final)
+        if not unit.manifest:
+            _refuse_others(final, {file.name for file in unit.files})
         return unit.files
 
     def _refuse(self, path: str) -> None:
@@ -84,10 +85,10 @@ class Disk:
         if not unit.manifest:
             return all(self._is_there(os.path.join(final, f.name), f) for f in unit.files)
         try:
-            with open(os.path.join(final, MANIFEST), "rb") as file:
-                if file.read(len(unit.manifest) + 1) != unit.manifest:
-                    return False
-            sizes = [os.path.getsize(os.path.join(final, file.name)) for file in unit.files]
+            there = unit.as_in(Path(final, MANIFEST).read_bytes())
+            if there is None:
+                return False
+            sizes = [os.path.getsize(os.path.join(final, file.name)) for file in there.files]
         except OSError:
             return False
         return sizes == [file.size for file in unit.files]
@@ -118,7 +119,10 @@ class Disk:
     def _put_folder(self, unit: Unit, final: str, work: Work, copied: Copied) -> None:
         _make_folders(os.path.dirname(final))
         with held(final, unit.identity, folder=True) as (part, _), _removed_if_useless(part):
-            shared = self._shareable(unit) if unit.manifest else {}
+            run, step = os.path.split(final)
+            shared: dict[Content, Location] = {}
+            if unit.manifest:
+                shared = shareable(step, unit.parent, os.listdir(run), partial(_folder, run))
             folders = {os.path.dirname(os.path.join(part, file.name)) for file in unit.files}
             for folder in folders:
                 os.makedirs(folder, exist_ok=True)
@@ -129,21 +133,23 @@ class Disk:
                 if filled is None:
                     filled = fill(path, file, work, verify=self._verify)
                 if file.known is not None:
-                    self._sound.add(file.known)
+                    self._sound[file.known] = Location(FileStore(final), file.name)
                 copied.add(posixpath.join(unit.name, file.name), **filled.parts())
 
             work.run([partial(copy_one, file) for file in unit.files])
             if unit.manifest:
                 _write(os.path.join(part, MANIFEST), unit.manifest)
             for folder in sorted({*folders, part}, reverse=True):
-                _sync(folder)
+                sync_folder(folder)
             self._appear(part, final, unit)
-            _sync(os.path.dirname(final))
+            sync_folder(os.path.dirname(final))
 
     def _appear(self, part: str, final: str, unit: Unit) -> None:
         """Give a whole folder its name."""
         if self._overwrite and os.path.lexists(final) and not self._holds(final, unit):
-            _swap(part, final)
+            old = exchange(part, final)
+            sync_folder(os.path.dirname(final))  # the old one goes once its name is gone for good
+            remove(old)
             return
         try:
             appear(part, final)
@@ -159,15 +165,17 @@ class Disk:
         """Fill files beside their targets; that which names the others gets its name last."""
         with contextlib.ExitStack() as stack:
             rows: list[tuple[str, str, File]] = []
+            modes: list[tuple[str, int]] = []
             for file in files:
                 final = os.path.realpath(os.path.join(self.path, file.name))
-                if os.path.dirname(file.name):
+                if self._make or os.path.dirname(file.name):
                     _make_folders(os.path.dirname(final))
                 mode = check_replaceable(Path(final))
                 part, _ = stack.enter_context(held(final, unit.identity, folder=False))
                 stack.enter_context(_removed_if_useless(part))
                 if mode is not None:
-                    os.chmod(part, mode)
+                    os.chmod(part, mode | 0o600)  # one that may only be read is written first
+                    modes.append((part, mode))
                 rows.append((part, final, file))
 
             def copy_one(part: str, file: File) -> None:
@@ -175,6 +183,8 @@ class Disk:
                 copied.add(file.name, **filled.parts())
 
             work.run([partial(copy_one, part, file) for part, _, file in rows])
+            for part, mode in modes:
+                os.chmod(part, mode)
             for part, final, file in rows:
                 if self._overwrite:
                     take_place(part, final)
@@ -187,37 +197,23 @@ class Disk:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(part)
             for folder in {os.path.dirname(final) for _, final, _ in rows}:
-                _sync(folder)
-
-    def _shareable(self, unit: Unit) -> dict[Content, str]:
-        """Find the files of checkpoints beside this one that it may have in common with them."""
-        run = os.path.dirname(os.path.join(self.path, unit.name))
-        found: dict[Content, str] = {}
-        for name in near(os.path.basename(os.path.join(self.path, unit.name)), unit, _names(run)):
-            folder = os.path.join(run, name)
-            try:
-                manifest = read_manifest(Location(FileStore(folder)))
-            except TensorKeepError:
-                continue
-            for file, content in listed(manifest).items():
-                if file.endswith(_SUFFIX):
-                    found.setdefault(content, os.path.join(folder, manifest.key(file)))
-        return found
+                sync_folder(folder)
 
     def _share(
-        self, path: str, file: File, shared: dict[Content, str], work: Work
+        self, path: str, file: File, shared: dict[Content, Location], work: Work
     ) -> Filled | None:
         """Have a file in common with another checkpoint here; None where there is none."""
         drop_shared(path)
-        other = shared.get(file.known) if file.known is not None else None
-        if other is None or file.known is None or os.path.lexists(path):
+        if file.known is None or os.path.lexists(path):
             return None
-        there = Location(FileStore(os.path.dirname(other)), os.path.basename(other))
-        trusted = not self._verify or file.known in self._sound
+        sound = self._sound.get(file.known)
+        other = sound or shared.get(file.known)
+        if other is None:
+            return None
         try:
-            if not trusted and not is_same(there, file, verify=True):
+            if sound is None and not is_same(other, file, verify=self._verify):
                 return None
-            if os.path.getsize(other) != file.size or not link(other, path):
+            if os.path.getsize(path_of(other)) != file.size or not link(path_of(other), path):
                 return None
         except (OSError, TensorKeepError):
             return None
@@ -225,13 +221,25 @@ class Disk:
         return Filled(shared=file.size)
 
 
-def near(name: str, unit: Unit, names: list[str]) -> list[str]:
-    """Choose checkpoints that another one may share files with: its parent, and its neighbours."""
-    parent = unit.parsed.parent if unit.parsed is not None else None
-    steps = sorted((n for n in names if n.startswith("step-")), key=lambda n: (len(n), n))
-    lower = [n for n in steps if (len(n), n) < (len(name), name)]
-    upper = [n for n in steps if (len(n), n) > (len(name), name)]
-    return list(dict.fromkeys([*(n for n in steps if n == parent), *lower[-1:], *upper[:1]]))
+def _folder(run: str, step: str) -> Location:
+    return Location(FileStore(os.path.join(run, step)))
+
+
+def _refuse_others(folder: str, names: set[str]) -> None:
+    """Refuse to replace a folder with files in it that the new one has not: they would be gone.
+
+    Raises:
+        ArgumentError: there is such a file.
+    """
+    for around, _, found in os.walk(folder):
+        for name in found:
+            path = os.path.join(around, name)
+            if os.path.relpath(path, folder).replace(os.sep, "/") not in names:
+                raise ArgumentError(
+                    f"holds what the source has not, such as {name}, and would be replaced whole",
+                    where=folder,
+                    cure="Remove it first, or copy to another name.",
+                )
 
 
 def link(source: str, target: str) -> bool:
@@ -264,26 +272,6 @@ def _removed_if_useless(part: str) -> Iterator[None]:
         raise
 
 
-def _swap(part: str, final: str) -> None:
-    """Put a folder in the place of another, which is then removed."""
-    try:
-        syscalls.exchange(part, final)
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM):
-            raise
-        aside = hidden(final)
-        os.rename(final, aside)
-        try:
-            os.rename(part, final)
-        except OSError:
-            os.rename(aside, final)
-            raise
-        remove(aside)
-        return
-    _sync(os.path.dirname(final))  # the old one goes once its name is gone for good
-    remove(part)
-
-
 def _write(path: str, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
@@ -302,7 +290,7 @@ def _make_folders(path: str) -> None:
     if missing:
         os.makedirs(missing[0], exist_ok=True)
     for made in missing:
-        _sync(os.path.dirname(made))
+        sync_folder(os.path.dirname(made))
 
 
 def _names(folder: str) -> list[str]:
@@ -310,11 +298,3 @@ def _names(folder: str) -> list[str]:
         return os.listdir(folder)
     except OSError:
         return []
-
-
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

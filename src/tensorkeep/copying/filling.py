@@ -13,7 +13,7 @@ from tensorkeep.copying.sources import File
 from tensorkeep.copying.work import Work
 from tensorkeep.errors import CorruptError, StoreError
 from tensorkeep.replacing import copy_range, write_views
-from tensorkeep.source import FileSource
+from tensorkeep.source import FileSource, Source
 
 _STEP = 64 << 20  # bytes that the kernel copies before progress is told
 _WRITTEN = 8 << 20  # bytes after which the disk is to begin
@@ -47,7 +47,7 @@ def fill(path: str, file: File, work: Work, *, verify: bool) -> Filled:
     try:
         check_size(file)
         begun = os.fstat(fd).st_size > 0
-        cloned = bool(not begun and file.path and file.size) and _clone(file.path, fd)
+        cloned = bool(not begun and file.size) and _clone(file.location.source, fd)
         try:
             filled = _fill(fd, path, file, work, verify=verify, cloned=cloned)
         except CorruptError:
@@ -108,10 +108,11 @@ def _refuse_change(file: File) -> None:
     )
 
 
-def _clone(path: str, fd: int) -> bool:
-    with contextlib.suppress(OSError), open(path, "rb") as old:
-        syscalls.clone(old.fileno(), fd)
-        return True
+def _clone(source: Source, fd: int) -> bool:
+    with contextlib.suppress(OSError):
+        if isinstance(source, FileSource):
+            syscalls.clone(source.fileno(), fd)
+            return True
     return False
 
 
@@ -137,10 +138,11 @@ def _fill(fd: int, path: str, file: File, work: Work, *, verify: bool, cloned: b
     os.ftruncate(fd, kept)
     if checker is not None and checker.at < kept:
         checker = None  # a clone, of which nothing tells more than that it is one
-    if kept < size and file.path and not proved:
-        _copy_in_kernel(fd, file.path, kept, size, work)
+    source = file.location.source
+    if kept < size and isinstance(source, FileSource) and not proved:
+        _copy_in_kernel(fd, source, kept, size, work)
     elif kept < size:
-        _write(fd, work.checked(file.location.source, checker, kept), kept, work)
+        _write(fd, work.checked(source, checker, kept), kept, work)
     if cloned:
         return Filled(shared=kept, transferred=size - kept)
     return Filled(transferred=size - kept, skipped=kept)
@@ -157,11 +159,10 @@ def _write(fd: int, pieces: Iterator[memoryview], at: int, work: Work) -> None:
             begun = at
 
 
-def _copy_in_kernel(fd: int, path: str, start: int, stop: int, work: Work) -> None:
-    with open(path, "rb") as old:
-        for at in range(start, stop, _STEP):
-            work.check()
-            last = min(at + _STEP, stop)
-            copy_range(old.fileno(), at, last, fd, at)
-            syscalls.start_writeback(fd, at, last - at)
-            work.moved(last - at)
+def _copy_in_kernel(fd: int, source: FileSource, start: int, stop: int, work: Work) -> None:
+    for at in range(start, stop, _STEP):
+        work.check()
+        last = min(at + _STEP, stop)
+        copy_range(source.fileno(), at, last, fd, at)
+        syscalls.start_writeback(fd, at, last - at)
+        work.moved(last - at)

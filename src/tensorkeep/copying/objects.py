@@ -2,14 +2,18 @@
 
     step-00001200/.tensorkeep.copying    while a copy is under way: what of, and what is whole
 
-    {"of": HEX, "done": {KEY: ETAG}}
+    {"of": HEX, "checked": true, "done": {KEY: ETAG}}
 
-What it lists was checked when it was put, and still is that if it has the etag. A copy of other
-content than this finds it and leaves it alone.
+What it lists was checked when it was put (or not, if "checked" says so), and still is that if it
+has the etag. A copy of other content than this finds it and leaves it alone.
+
+A checkpoint that replaces another one whose files have the same names gets its own in a folder
+beside the manifest, which then names that folder: the old one counts until the manifest changes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import posixpath
 import threading
@@ -17,9 +21,9 @@ import time
 from functools import partial
 
 from tensorkeep.copying.comparing import is_same
-from tensorkeep.copying.content import Checker, Content, listed
-from tensorkeep.copying.disk import near
+from tensorkeep.copying.content import Checker, Content
 from tensorkeep.copying.filling import check_size, check_unchanged
+from tensorkeep.copying.neighbours import shareable
 from tensorkeep.copying.sources import File, Unit
 from tensorkeep.copying.tally import Copied
 from tensorkeep.copying.work import Work
@@ -31,7 +35,6 @@ from tensorkeep.stores.object import Entry, ObjectStore
 _COPYING = ".tensorkeep.copying"
 OFTEN = 1.0  # seconds between two notes of what is whole
 _LARGE = 8 << 20  # bytes of an object that is worth one
-_SUFFIX = ".safetensors"
 
 
 class Objects:
@@ -50,6 +53,7 @@ class Objects:
         self._prefix = prefix
         self._overwrite = overwrite
         self._verify = verify
+        self._sound: dict[Content, Location] = {}  # objects that were put by this copy
 
     def missing(self, unit: Unit) -> list[File]:
         """List the files of a unit that are not there yet.
@@ -89,11 +93,12 @@ class Objects:
 
     def _holds(self, unit: Unit, manifest: Entry) -> bool:
         """Whether a checkpoint is the unit: its manifest vouches for its files."""
-        if manifest.size != len(unit.manifest) or self._read(manifest.key) != unit.manifest:
+        there = unit.as_in(self._read(manifest.key))
+        if there is None:
             return False
         home = self._home(unit)
         sizes = {entry.key: entry.size for entry in self.store.entries(home)}
-        return all(sizes.get(home + file.name) == file.size for file in unit.files)
+        return all(sizes.get(home + file.name) == file.size for file in there.files)
 
     def _read(self, key: str) -> bytes:
         source = self.store.get(key)
@@ -120,11 +125,16 @@ class Objects:
         if len(missing) == 1 and not unit.manifest:
             self._copy(home, missing[0], {}, None, work, copied)
             return
-        notes = _Notes(self.store, self._place_of_notes(home, unit), unit.identity)
+        place = self._place_of_notes(home, unit)
+        notes = _Notes(self.store, place, unit.identity, checked=self._verify)
         notes.begin(overwrite=self._overwrite)
+        shared: dict[Content, Location] = {}
         try:
-            old, rest = self._make_way(home, unit)
-            shared = self._shareable(home, unit) if unit.manifest else {}
+            old, rest = None, set[str]()
+            if unit.manifest:
+                unit, old, rest = self._beside_old(home, unit)
+                missing = unit.files
+                shared = self._shareable(home, unit)
             data = missing if unit.manifest or unit.folder else missing[:-1]
             work.run([partial(self._copy, home, f, shared, notes, work, copied) for f in data])
             for file in missing[len(data) :]:
@@ -148,53 +158,38 @@ class Objects:
     def _place_of_notes(self, home: str, unit: Unit) -> str:
         return home + (_COPYING if unit.folder else f".{unit.main}{_COPYING}")
 
-    def _make_way(self, home: str, unit: Unit) -> tuple[Entry | None, set[str]]:
-        """Give the manifest that is to be replaced, and what is of no use after that.
+    def _beside_old(self, home: str, unit: Unit) -> tuple[Unit, Entry | None, set[str]]:
+        """Place a checkpoint beside the one that it replaces.
 
-        One whose files are in the way of the new ones goes first: it would vouch for others.
+        Returns:
+            The checkpoint, the other's manifest, and what nothing needs once that is replaced.
         """
-        there = self.store.look(home + MANIFEST) if unit.manifest else None
+        there = self.store.look(home + MANIFEST)
         if there is None or not self._overwrite:
-            return None, set()
-        new = {home + file.name for file in unit.files}
-        old = self._files_of(there)
-        if old.isdisjoint(new):
-            return there, old
-        self.store.remove([there.key])
-        return None, old - new
-
-    def _files_of(self, manifest: Entry) -> set[str]:
-        home = posixpath.dirname(manifest.key)
+            return unit, None, set()
+        first, second = unit.identity[:8], unit.identity[8:16]
         try:
-            parsed = parse_manifest(self._read(manifest.key), manifest.key)
+            old = parse_manifest(self._read(there.key), there.key)
         except TensorKeepError:
-            return {entry.key for entry in self.store.entries(f"{home}/" if home else "")}
-        return {posixpath.join(home, parsed.key(file)) for file in parsed.files}
+            return unit.placed(first), there, set()
+        files = {old.key(file) for file in old.files}
+        places = (unit, unit.placed(first), unit.placed(second))
+        free = next(u for u in places if files.isdisjoint(file.name for file in u.files))
+        return free, there, {home + file for file in files}
 
-    def _shareable(self, home: str, unit: Unit) -> dict[Content, str]:
-        """Find the files of checkpoints beside this one that it may have in common with them."""
+    def _shareable(self, home: str, unit: Unit) -> dict[Content, Location]:
         run, name = posixpath.split(home.rstrip("/"))
-        found: dict[Content, str] = {}
         if not name:
-            return found
+            return {}
         run = f"{run}/" if run else ""
         names = [folder.rstrip("/") for folder in self.store.folders(run)]
-        for other in near(name, unit, names):
-            folder = f"{run}{other}"
-            try:
-                manifest = parse_manifest(self._read(f"{folder}/{MANIFEST}"), folder)
-            except TensorKeepError:
-                continue
-            for file, content in listed(manifest).items():
-                if file.endswith(_SUFFIX):
-                    found.setdefault(content, f"{folder}/{manifest.key(file)}")
-        return found
+        return shareable(name, unit.parent, names, lambda n: Location(self.store.below(run + n)))
 
     def _copy(
         self,
         home: str,
         file: File,
-        shared: dict[Content, str],
+        shared: dict[Content, Location],
         notes: _Notes | None,
         work: Work,
         copied: Copied,
@@ -223,25 +218,31 @@ class Objects:
                 cure="Copy again once that is done.",
             )
         if notes is not None:
-            notes.add(key, entry)
+            notes.add(entry)
+        if file.known is not None:
+            self._sound[file.known] = Location(self.store, key)
 
     def _share(
-        self, key: str, file: File, shared: dict[Content, str], notes: _Notes | None
+        self, key: str, file: File, shared: dict[Content, Location], notes: _Notes | None
     ) -> bool:
         """Have the store copy a file that it has already; False where it has none."""
         if notes is not None:
             notes.check()
-        other = shared.get(file.known) if file.known is not None else None
-        if other is not None:
-            there = self.store.look(other)
-            if (
-                there is not None
-                and there.size == file.size
-                and self.store.copy(self.store, other, key)
-            ):
-                return True
-        source = file.location.store
-        return isinstance(source, ObjectStore) and self.store.copy(source, file.location.key, key)
+        if self._copy_inside(file.location, key):
+            return True
+        if file.known is None:
+            return False
+        sound = self._sound.get(file.known)
+        other = sound or shared.get(file.known)
+        if other is None or not (sound or is_same(other, file, verify=self._verify)):
+            return False
+        with contextlib.suppress(MissingError):  # it was removed meanwhile
+            return self._copy_inside(other, key)
+        return False
+
+    def _copy_inside(self, source: Location, key: str) -> bool:
+        store = source.store
+        return isinstance(store, ObjectStore) and self.store.copy(store, source.key, key)
 
     def _upload(self, key: str, file: File, notes: _Notes | None, work: Work) -> None:
         check_size(file)
@@ -260,11 +261,12 @@ class Objects:
     def _commit(self, home: str, unit: Unit, notes: _Notes, old: Entry | None) -> None:
         """Put the manifest, once all that it names is there."""
         notes.check()
-        there = {entry.key: entry.size for entry in self.store.entries(home)}
+        there = {entry.key: entry for entry in self.store.entries(home)}
         for file in unit.files:
-            if there.get(home + file.name) != file.size:
+            entry = there.get(home + file.name)
+            if entry is None or not (notes.has(entry) or self._is_there(entry, file)):
                 raise StoreError(
-                    "was removed while the checkpoint was copied",
+                    "was removed or replaced while the checkpoint was copied",
                     where=f"{self.store.where}/{home}{file.name}",
                     cure="Copy it again.",
                 )
@@ -286,10 +288,11 @@ class _Overtaken(Exception):  # noqa: N818
 class _Notes:
     """The object that says what is being copied and what of it is whole."""
 
-    def __init__(self, store: ObjectStore, key: str, identity: str) -> None:
+    def __init__(self, store: ObjectStore, key: str, identity: str, *, checked: bool) -> None:
         self._store = store
         self._key = key
         self._of = identity
+        self._checked = checked
         self._done: dict[str, str] = {}
         self._lock = threading.Lock()
         self._written = time.monotonic()
@@ -302,10 +305,10 @@ class _Notes:
         """
         if self._store.create(self._key, self._dump()):
             return
-        of, done = self._load()
-        if of == self._of:
-            self._done = done
-        elif of and not overwrite:
+        of, checked, done = self._load()
+        if of == self._of and (checked or not self._checked):
+            self._checked, self._done = checked, done
+        elif of not in ("", self._of) and not overwrite:
             raise ArgumentError(
                 "something else is being copied there, or was and has not ended",
                 where=f"{self._store.where}/{posixpath.dirname(self._key)}".rstrip("/"),
@@ -314,18 +317,19 @@ class _Notes:
         else:
             self._store.replace(self._key, self._dump())
 
-    def _load(self) -> tuple[str, dict[str, str]]:
+    def _load(self) -> tuple[str, bool, dict[str, str]]:
         try:
             source = self._store.get(self._key)
             document = json.loads(bytes(source.read(0, source.size)))
             source.close()
             done = {str(key): str(etag) for key, etag in document["done"].items()}
-            return str(document["of"]), done
-        except (MissingError, ValueError, LookupError, TypeError, AttributeError):
-            return "", {}
+            return str(document["of"]), document["checked"] is True, done
+        except (MissingError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return "", False, {}
 
     def _dump(self) -> bytes:
-        return json.dumps({"of": self._of, "done": self._done}).encode()
+        document = {"of": self._of, "checked": self._checked, "done": self._done}
+        return json.dumps(document).encode()
 
     def is_whole(self, key: str, size: int) -> bool:
         """Whether an object is what an earlier copy has put."""
@@ -333,13 +337,22 @@ class _Notes:
         entry = self._store.look(key) if etag else None
         return entry is not None and entry.etag == etag and entry.size == size
 
-    def add(self, key: str, entry: Entry) -> None:
-        """Note an object that is whole."""
+    def has(self, entry: Entry) -> bool:
+        """Whether an object is still what this copy or an earlier one has put."""
+        return bool(entry.etag) and self._done.get(entry.key) == entry.etag
+
+    def add(self, entry: Entry) -> None:
+        """Note an object that is whole.
+
+        Raises:
+            _Overtaken: the place is another copy's by now.
+        """
         with self._lock:
-            self._done[key] = entry.etag
+            self._done[entry.key] = entry.etag
             if entry.size < _LARGE and time.monotonic() - self._written < OFTEN:
                 return
             self._written = time.monotonic()
+            self.check()
             self._store.replace(self._key, self._dump())
 
     def write(self) -> None:

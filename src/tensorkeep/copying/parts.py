@@ -14,9 +14,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from tensorkeep.hidden import hidden, removal, remove, sharing
-
-SUFFIX = ".tensorkeep.part"
+from tensorkeep.hidden import PART, hidden, removal, remove, sharing
 
 
 def part_of(target: str, identity: str) -> str:
@@ -27,7 +25,7 @@ def part_of(target: str, identity: str) -> str:
     """
     folder, name = os.path.split(target)
     short = os.fsdecode(os.fsencode(name)[:200])
-    return os.path.join(folder, f".{short}.{identity[:8]}{SUFFIX}")
+    return os.path.join(folder, f".{short}.{identity[:8]}{PART}")
 
 
 @contextlib.contextmanager
@@ -65,7 +63,10 @@ def _take(path: str, folder: bool) -> int | None:
     while True:
         if folder:
             os.makedirs(path, exist_ok=True)
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except FileNotFoundError:  # it got its name a moment ago
+                continue
         else:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(path, flags, 0o666)
@@ -74,7 +75,7 @@ def _take(path: str, folder: bool) -> int | None:
             if os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd)):
                 return fd
         except FileNotFoundError:
-            pass  # it got its name a moment ago
+            pass  # so did this
         except OSError:
             os.close(fd)
             return None
@@ -84,9 +85,9 @@ def _take(path: str, folder: bool) -> int | None:
 def _remove_others(path: str) -> None:
     """Remove the parts of other content for the same name, unless they are being filled."""
     folder, name = os.path.split(path)
-    start = name[: -len(f"XXXXXXXX{SUFFIX}")]
+    start = name[: -len(f"XXXXXXXX{PART}")]
     for other in os.listdir(folder or "."):
-        if other == name or not (other.startswith(start) and other.endswith(SUFFIX)):
+        if other == name or not (other.startswith(start) and other.endswith(PART)):
             continue
         found = os.path.join(folder, other)
         if len(other) == len(name) and (fd := _lock(found)) is not None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import xxhash
 
 from tensorkeep import formats
 from tensorkeep.copying.content import Content, listed, name_in, own
-from tensorkeep.errors import ArgumentError, CorruptError, MissingError, UnknownFormatError
+from tensorkeep.errors import (
+    ArgumentError,
+    CorruptError,
+    MissingError,
+    TensorKeepError,
+    UnknownFormatError,
+)
 from tensorkeep.formats.onnx.files import files_named
 from tensorkeep.formats.safetensors.manifest import MANIFEST, Manifest, parse_manifest
 from tensorkeep.store import Location, Store
@@ -58,11 +65,6 @@ class File:
         """Close it if it was opened."""
         self.location.close()
 
-    @property
-    def path(self) -> str:
-        """Its path where it is on a disk; "" where it is not."""
-        return path_of(self.location) if isinstance(self.location.store, FileStore) else ""
-
 
 @dataclass(frozen=True)
 class Unit:
@@ -93,6 +95,29 @@ class Unit:
             return xxhash.xxh3_128_hexdigest(self.manifest)
         rows = (f"{file.name}\0{file.location.where}\0{file.version}" for file in self.files)
         return xxhash.xxh3_128_hexdigest("\n".join(rows).encode(errors="surrogatepass"))
+
+    @property
+    def parent(self) -> str | None:
+        """The checkpoint whose files this one may share."""
+        return self.parsed.parent if self.parsed is not None else None
+
+    def placed(self, data: str) -> Unit:
+        """Give this checkpoint with its files in a folder beside the manifest, which names it."""
+        assert self.parsed is not None
+        manifest = replace(self.parsed, data=data)
+        names = map(manifest.key, manifest.files)
+        files = [replace(file, name=name) for file, name in zip(self.files, names, strict=True)]
+        return replace(self, files=files, manifest=manifest.dump(), parsed=manifest)
+
+    def as_in(self, manifest: bytes) -> Unit | None:
+        """Give this checkpoint as a manifest of it places its files; None if it is another's."""
+        if manifest == self.manifest:
+            return self
+        with contextlib.suppress(TensorKeepError):
+            there = self.placed(parse_manifest(manifest, self.where).data)
+            if there.manifest == manifest:
+                return there
+        return None
 
     @property
     def size(self) -> int:
@@ -193,7 +218,9 @@ def find(source: Target) -> Found:
         MissingError: there is nothing there.
     """
     location = place(source)
-    name = posixpath.basename(location.where.rstrip("/")) or "copy"
+    on_disk = isinstance(location.store, FileStore)
+    where = os.path.abspath(path_of(location)) if on_disk else location.where.rstrip("/")
+    name = posixpath.basename(where) or "copy"
     if location.key:
         name = posixpath.basename(location.key)
         location = formats.find(location)

@@ -19,12 +19,14 @@ from pathlib import Path
 from tensorkeep import syscalls
 from tensorkeep.errors import MissingError, StoreError, UnsafeError
 from tensorkeep.hidden import (
+    exchange,
     failed_write,
     hidden,
-    is_hidden,
+    is_unfinished,
     reason,
     removal,
     sharing,
+    sync_folder,
     take_place,
 )
 from tensorkeep.replacing import check_replaceable, create_beside, write_chunks
@@ -343,44 +345,22 @@ class _Draft(Store):
             return
         try:
             for folder in sorted(self._folders) if self._durable else []:
-                _sync_folder(folder)
+                sync_folder(folder)
             if os.path.isdir(self._target):
-                self._exchange()
+                self._held.callback(removal(exchange(self._hidden, self._target)))
             else:
                 os.rename(self._hidden, self._target)
             if self._durable:
-                _sync_folder(os.path.dirname(self._target))
+                sync_folder(os.path.dirname(self._target))
         except OSError as error:
             raise failed_write(error, self._target) from error
         finally:
             self.rollback()
 
-    def _exchange(self) -> None:
-        """Put the new folder in the old one's place; the old one is then removed."""
-        try:
-            syscalls.exchange(self._hidden, self._target)
-        except OSError:  # a system or a filesystem without it: for an instant there is none
-            aside = hidden(self._target)
-            os.rename(self._target, aside)
-            try:
-                os.rename(self._hidden, self._target)
-            except OSError:
-                os.rename(aside, self._target)
-                raise
-            self._held.callback(removal(aside))
-
     def rollback(self) -> None:
         self._hidden = ""
         self._folders.clear()
         self._held.close()
-
-
-def _sync_folder(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def sweep(folder: Path) -> None:
@@ -391,6 +371,6 @@ def sweep(folder: Path) -> None:
 
 def _is_kept(entry: os.DirEntry[str]) -> bool:
     try:
-        return entry.is_file() and not is_hidden(entry.name)
+        return entry.is_file() and not is_unfinished(entry.name)
     except OSError:  # a link that leads in a circle
         return False
