@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
-from tests.bulk.tasks import act, tries
+from tests.bulk.tasks import act, tries, without_main
 
+import tensorkeep.bulk.processes  # noqa: F401 - which cannot be read once no file can be opened
 from tensorkeep.bulk import run
-from tensorkeep.errors import ArgumentError
+from tensorkeep.errors import ArgumentError, StoreError
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,20 +36,23 @@ def until(condition: object, seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
-def test_workers_that_die_take_no_other_item_with_them(tmp_path: Path) -> None:
+def test_workers_that_die_take_no_other_item_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_main(monkeypatch)
     names = (
-        *("a-fine", "once-killed", "b-fine", "z-segfault", "c-fine"),
-        *("d-corrupt", "once-network", "e-fine"),
+        *("a-fine", "once-killed", "b-fine", "c-fine"),
+        *("d-corrupt", "once-network", "e-fine", "z-segfault"),
     )
     for name in names:
         (tmp_path / name).touch()
     summary = run(act, [tmp_path / name for name in names], jobs=2, retries=1, backoff=0.01)
     assert [outcome.item.name for outcome in summary.outcomes] == list(names)
     assert [outcome.status for outcome in summary.outcomes] == [
-        *("done", "done", "done", "failed", "done", "damaged", "done", "done")
+        *("done", "done", "done", "done", "damaged", "done", "done", "failed")
     ]
-    assert [tries(tmp_path / name) for name in names] == [1, 2, 1, 2, 1, 1, 2, 1]
-    lost = summary.outcomes[3]
+    assert [tries(tmp_path / name) for name in names] == [1, 2, 1, 1, 1, 2, 1, 2]
+    lost = summary.outcomes[-1]
     assert lost.problem == "a worker process was ended by SIGSEGV while it was at this"
     assert lost.error["kind"] == "Crashed"
 
@@ -56,8 +62,20 @@ def test_what_no_other_process_can_import() -> None:
         run(lambda item: {}, ["a", "b"], jobs=2)
 
 
+def test_more_jobs_than_there_may_be_open_files(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource_tracker.ensure_running()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(StoreError, match=r"cannot be started: Too many open files. Have fewer"):
+            run(act, [tmp_path / "a", tmp_path / "b"], jobs=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 SCRIPT = """
 import sys, pathlib
+import tensorkeep.bulk.processes  # noqa: F401 - which cannot be read once no file can be opened
 from tensorkeep.bulk import run
 from tests.bulk.tasks import act
 if {guard}:

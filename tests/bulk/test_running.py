@@ -8,7 +8,7 @@ import pytest
 from tests.bulk.tasks import act, measure, tries
 
 from tensorkeep.bulk import Item, Outcome, run
-from tensorkeep.errors import ArgumentError, MissingDependencyError
+from tensorkeep.errors import ArgumentError, MissingDependencyError, StoreError
 
 
 def items(folder: Path, *names: str) -> list[str]:
@@ -85,11 +85,15 @@ def test_a_result_that_is_no_json_fails(tmp_path: Path) -> None:
         ({"on": "slurm"}, "on='slurm' is no cluster. There are ray and dask."),
         ({"jobs": -1}, "jobs=-1 was given. 0 or more can work."),
         ({"jobs": True}, "jobs=True was given"),
+        ({"jobs": 10**9}, "10,000 at most can work"),
         ({"retries": -1}, "retries=-1"),
+        ({"backoff": float("nan")}, "backoff=nan"),
+        ({"progress": 3}, "progress has to be a function, not int"),
+        ({"journal": "a\0b"}, "cannot be opened: embedded null byte"),
     ],
 )
 def test_arguments_that_make_no_sense(options: dict[str, Any], told: str, tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError) as error:
+    with pytest.raises((ArgumentError, StoreError)) as error:
         run(act, items(tmp_path, "a"), **options)
     assert told in str(error.value)
     assert tries(tmp_path / "a") == 0
@@ -98,6 +102,8 @@ def test_arguments_that_make_no_sense(options: dict[str, Any], told: str, tmp_pa
 def test_items_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="is given twice"):
         run(act, items(tmp_path, "a") * 2)
+    with pytest.raises(ArgumentError, match="several items are needed, not one str"):
+        run(act, "ab")
     with pytest.raises(ArgumentError, match="an item is a path or an Item, not int"):
         run(act, [3])  # type: ignore[list-item]
     assert run(act, []).counts == {"done": 0, "damaged": 0, "failed": 0, "skipped": 0}

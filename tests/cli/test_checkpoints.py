@@ -373,3 +373,11 @@ def test_a_step_without_its_zeros(folder: Path) -> None:
     (folder / "step-100").mkdir()  # which is then what is meant
     with pytest.raises(UnknownFormatError):
         tk.open(folder / "step-100")
+
+
+def test_a_folder_may_be_named_like_a_glob(run: Run, folder: Path) -> None:
+    named = folder.rename(folder.with_name("lr=[0.1]"))
+    ran = run("checkpoints", named)
+    assert (ran.code, len(ran.out.splitlines())) == (0, 4)
+    assert run("checkpoints", named, "prune", "--keep", "last=1").code == 0
+    assert [row.step for row in tk.checkpoints(named)] == [300]

@@ -14,7 +14,9 @@ from tensorkeep.bulk.items import Item, is_url, modified
 from tensorkeep.convert import conversion
 from tensorkeep.errors import ArgumentError
 from tensorkeep.formats.table import endings
+from tensorkeep.hidden import failed_write
 from tensorkeep.state import Json
+from tensorkeep.stores.object.addresses import parse_address
 
 _SPLIT = re.compile(r"-00001-of-[0-9]{5}$")
 
@@ -25,8 +27,8 @@ def plan(items: Iterable[Item], folder: str, to: str) -> list[Item]:
     Items that lie in that folder themselves are left out: an earlier run has put them there.
 
     Raises:
-        ArgumentError: two items would have one target, or one is its own; or the format is not
-            written.
+        ArgumentError: two items would have one target, or one is its own; or the format or the
+            address is not written to.
 
     >>> plan([Item("in/a/x.npz", "a/x.npz")], "out", "safetensors")[0].target
     'out/a/x.safetensors'
@@ -35,6 +37,9 @@ def plan(items: Iterable[Item], folder: str, to: str) -> list[Item]:
     if to not in formats.WRITTEN:
         problem = f"{to} is read only"
         raise ArgumentError(problem, cure=f"Use one of {', '.join(formats.WRITTEN)}.")
+    if is_url(folder) and parse_address(folder).http:
+        problem = "is read over HTTP, which cannot be written to"
+        raise ArgumentError(problem, where=folder, cure="Give a bucket (s3://...) or a folder.")
     base = folder.rstrip("/") or "/"
     home = _place(base)
     planned: dict[str, Item] = {}
@@ -111,7 +116,10 @@ def convert(item: Item, *, to: str, force: bool = False, **options: Any) -> dict
             cure="Replace it by --force.",
         )
     if not is_url(item.target):
-        os.makedirs(os.path.dirname(item.target) or ".", exist_ok=True)
+        try:
+            os.makedirs(os.path.dirname(item.target) or ".", exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise failed_write(error, item.target) from error
     files, lost, _ = conversion(item.where, item.target, format=to, **options)
     return {
         "target": item.target,

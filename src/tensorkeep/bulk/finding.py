@@ -14,10 +14,10 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
-from fnmatch import translate
+from fnmatch import fnmatchcase
 
 from tensorkeep import formats
-from tensorkeep.bulk.items import Item, Part, as_item, is_url, item_of, part_of
+from tensorkeep.bulk.items import Item, Part, as_item, is_url, item_of, listed, part_of, path_of
 from tensorkeep.database import Database
 from tensorkeep.errors import (
     CorruptError,
@@ -27,6 +27,7 @@ from tensorkeep.errors import (
     UnknownFormatError,
 )
 from tensorkeep.formats.table import endings
+from tensorkeep.hidden import is_unfinished
 from tensorkeep.store import Location
 from tensorkeep.stores import locate
 from tensorkeep.stores.object import ObjectStore
@@ -62,8 +63,8 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Item]:
     ['a.npz']
     """
     found: dict[str, Item] = {}
-    for path in paths:
-        for item in _find(os.fsdecode(os.fspath(path))):
+    for path in listed(paths):
+        for item in _find(path_of(path)):
             found.setdefault(item.where, item)
     return list(found.values())
 
@@ -75,7 +76,7 @@ def matching(paths: Iterable[str]) -> list[Item]:
         MissingError: a glob matches nothing.
     """
     found: dict[str, Item] = {}
-    for path in paths:
+    for path in listed(paths):
         literal = is_url(path) or os.path.lexists(path) or not _globs(path)
         for match in [path] if literal else _matches(path):
             found.setdefault(match, as_item(match))
@@ -147,8 +148,8 @@ def _below(path: str, matches: Callable[[str], bool] = lambda key: True) -> Iter
         return _opens(os.path.join(path, key))
 
     name = os.path.basename(os.path.abspath(path))
-    listed = [part for part in _listed(path) if matches(part.key)]
-    for key, parts in _grouped(listed, read):
+    files = [part for part in _listed(path) if matches(part.key)]
+    for key, parts in _grouped(files, read):
         where = os.path.join("" if path == "." else path, key) if key else path
         if len(parts) > 1 or not key or os.path.isdir(where) or opens(key):
             yield item_of(where, key or name, parts)
@@ -164,7 +165,7 @@ def _listed(path: str) -> Iterator[Part]:
     for folder, folders, names in os.walk(path, onerror=fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = "" if folder == path else os.path.relpath(folder, path).replace(os.sep, "/") + "/"
-        for name in sorted(names):
+        for name in sorted(name for name in names if not is_unfinished(name)):
             with contextlib.suppress(OSError):  # a link to nothing, or gone by now
                 yield part_of(below + name, os.stat(os.path.join(folder, name)))
 
@@ -264,17 +265,22 @@ def _pattern(pattern: str) -> Callable[[str], bool]:
     >>> matches = _pattern("*/a-[0-9].npz")
     >>> matches("x/a-1.npz"), matches("x/y/a-1.npz"), _pattern("**/a.npz")("x/y/a.npz")
     (True, False, True)
+    >>> _pattern("a?b")("a/b"), _pattern("a[.*]/**")("a*/b"), _pattern("a/a")("a")
+    (False, True, False)
     """
-    made = ""
-    for part in pattern.split("/"):
-        if part == "**":
-            made += "(?:.*/)?"
-        else:
-            inner = translate(part).removeprefix("(?s:").removesuffix(r")\Z").removesuffix(r")\z")
-            made += inner.replace(".*", "[^/]*") + "/"
-    whole = re.compile(f"(?s:{made.removesuffix('/')})")
-    # What lies below a folder that matches is part of it.
-    return lambda key: any(whole.fullmatch(part) for part in (key, *_parents(key)))
+    wanted = pattern.split("/")
+    return lambda key: _fits(key.split("/"), wanted)
+
+
+def _fits(parts: list[str], wanted: list[str]) -> bool:
+    if not wanted:
+        return True  # what lies below a folder that matches is part of it
+    first, *rest = wanted
+    if first == "**":
+        while rest[:1] == ["**"]:
+            rest.pop(0)
+        return any(_fits(parts[skipped:], rest) for skipped in range(len(parts)))
+    return bool(parts) and fnmatchcase(parts[0], first) and _fits(parts[1:], rest)
 
 
 def _parents(key: str) -> Iterator[str]:

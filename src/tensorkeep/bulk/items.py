@@ -7,12 +7,15 @@ import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from xxhash import xxh3_128_hexdigest
 
 from tensorkeep.errors import ArgumentError
 from tensorkeep.stores import locate
 from tensorkeep.stores.object import ObjectStore
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,7 @@ def as_item(given: Item | str | os.PathLike[str]) -> Item:
     """
     if isinstance(given, Item):
         return given
-    try:
-        path = os.fsdecode(os.fspath(given))
-    except TypeError:
-        problem = f"an item is a path or an Item, not {type(given).__name__}"
-        raise ArgumentError(problem) from None
+    path = path_of(given)
     name = os.path.basename(path.rstrip("/"))
     try:
         info = os.stat(path)
@@ -84,6 +83,31 @@ def as_item(given: Item | str | os.PathLike[str]) -> Item:
     if stat.S_ISREG(info.st_mode):
         return item_of(path, name, [part_of("", info)])
     return Item(path, name)
+
+
+def path_of(given: str | os.PathLike[str]) -> str:
+    """Give a path as text.
+
+    Raises:
+        ArgumentError: it is no path.
+    """
+    try:
+        return os.fsdecode(os.fspath(given))
+    except TypeError:
+        problem = f"an item is a path or an Item, not {type(given).__name__}"
+        raise ArgumentError(problem) from None
+
+
+def listed(given: Iterable[T]) -> list[T]:
+    """Give all that there is to work on.
+
+    Raises:
+        ArgumentError: it is one thing, rather than several.
+    """
+    if isinstance(given, Item | str | bytes | os.PathLike) or not isinstance(given, Iterable):
+        kind = type(given).__name__
+        raise ArgumentError(f"several items are needed, not one {kind}", cure="Give a list.")
+    return list(given)
 
 
 def part_of(key: str, info: os.stat_result) -> Part:

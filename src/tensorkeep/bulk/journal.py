@@ -13,9 +13,10 @@ import os
 from typing import Any
 
 from tensorkeep.bulk.attempts import Task, name_of
-from tensorkeep.bulk.items import Item
+from tensorkeep.bulk.items import Item, path_of
 from tensorkeep.bulk.outcomes import Outcome
 from tensorkeep.errors import ArgumentError, CorruptError, StoreError
+from tensorkeep.hidden import reason
 
 VERSION = 1
 _LIMIT = 1 << 30  # bytes of a journal
@@ -31,14 +32,14 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str], task: Task) -> None:
-        self.where = os.fsdecode(os.fspath(path))
+        self.where = path_of(path)
         self._known: dict[str, dict[str, Any]] = {}
         head = {"journal": VERSION, **name_of(task)}
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._file = os.fdopen(os.open(self.where, flags, 0o666), "r+b", buffering=0)
-        except OSError as error:
-            raise StoreError(f"cannot be opened: {error.strerror}", where=self.where) from error
+        except (OSError, ValueError) as error:
+            raise StoreError(f"cannot be opened: {reason(error)}", where=self.where) from error
         try:
             self._own()
             self._read(head)

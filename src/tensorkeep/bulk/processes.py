@@ -24,6 +24,7 @@ from tensorkeep.bulk.attempts import Answer, Task, attempt, crashed
 from tensorkeep.bulk.engine import Engine
 from tensorkeep.bulk.items import Item
 from tensorkeep.errors import ArgumentError, StoreError
+from tensorkeep.hidden import reason
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _SIGNALS = {number.value: number.name for number in signal.Signals}
@@ -46,7 +47,11 @@ class Processes(Engine):
         self._begun = False  # whether any worker has ever come up
 
     def start(self, number: int, item: Item) -> None:
-        worker = self._idle.pop() if self._idle else _Worker(self._task)
+        try:
+            worker = self._idle.pop() if self._idle else _Worker(self._task)
+        except OSError as error:
+            problem = f"worker processes cannot be started: {reason(error)}"
+            raise StoreError(problem, cure="Have fewer jobs.") from error
         self._busy[worker.link] = worker, number
         worker.send(item)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import os
 import time
 from collections import Counter, deque
@@ -12,7 +13,7 @@ from contextlib import ExitStack
 from tensorkeep.bulk.attempts import Answer, Task
 from tensorkeep.bulk.engine import Engine, cores
 from tensorkeep.bulk.here import Here
-from tensorkeep.bulk.items import Item, as_item, modified
+from tensorkeep.bulk.items import Item, as_item, listed, modified
 from tensorkeep.bulk.journal import Journal
 from tensorkeep.bulk.outcomes import Outcome, Summary, judge
 from tensorkeep.errors import ArgumentError
@@ -20,6 +21,7 @@ from tensorkeep.errors import ArgumentError
 Progress = Callable[[int, int, int, int], None]
 
 ENGINES = ("ray", "dask")
+_MOST = 10_000  # jobs
 _LONGEST = 60.0  # seconds between two tries
 
 
@@ -70,10 +72,10 @@ def run(
     {'done': 2, 'damaged': 0, 'failed': 0, 'skipped': 0}
     """
     begun = time.monotonic()
-    listed = [as_item(item) for item in items]
-    _check(jobs, on, retries, backoff, listed)
+    given = [as_item(item) for item in listed(items)]
+    _check(task, jobs, on, retries, backoff, given, finished, progress)
     outcomes: dict[int, Outcome] = {}
-    tally = _Tally(listed, progress)
+    tally = _Tally(given, progress)
 
     def settle(number: int, outcome: Outcome) -> None:
         outcomes[number] = outcome
@@ -87,7 +89,7 @@ def run(
             log = Journal(journal, task)
             stack.callback(log.close)
         waiting: list[int] = []
-        for number, item in enumerate(listed):
+        for number, item in enumerate(given):
             line = None if log is None else log.done(item)
             if line is not None and item.target and modified(item.target) is None:
                 line = None  # what was written is gone
@@ -100,11 +102,11 @@ def run(
         if waiting:
             engine = _engine(task, jobs, on, len(waiting))
             stack.callback(engine.close)
-            for number, outcome in _Work(engine, listed, retries, backoff).outcomes(waiting):
+            for number, outcome in _Work(engine, given, retries, backoff).outcomes(waiting):
                 if log is not None:
                     log.note(outcome)
                 settle(number, outcome)
-    return Summary([outcomes[number] for number in range(len(listed))], time.monotonic() - begun)
+    return Summary([outcomes[number] for number in range(len(given))], time.monotonic() - begun)
 
 
 class _Work:
@@ -184,14 +186,36 @@ def _engine(task: Task, jobs: int | None, on: str | None, items: int) -> Engine:
 
 
 def _check(
-    jobs: int | None, on: str | None, retries: int, backoff: float, items: list[Item]
+    task: Task,
+    jobs: int | None,
+    on: str | None,
+    retries: int,
+    backoff: float,
+    items: list[Item],
+    finished: object,
+    progress: object,
 ) -> None:
+    if not callable(task):
+        raise ArgumentError(f"a task is a function of an item, not {type(task).__name__}")
+    for name, report in (("finished", finished), ("progress", progress)):
+        if report is not None and not callable(report):
+            raise ArgumentError(f"{name} has to be a function, not {type(report).__name__}")
     if on is not None and on not in ENGINES:
         raise ArgumentError(f"on={on!r} is no cluster", cure=f"There are {' and '.join(ENGINES)}.")
     if jobs is not None and (type(jobs) is not int or jobs < 0):
         raise ArgumentError(f"jobs={jobs!r} was given", cure="0 or more can work.")
-    if type(retries) is not int or retries < 0 or backoff < 0:
+    if type(retries) is not int or retries < 0 or not _is_pause(backoff):
         raise ArgumentError(f"retries={retries!r}, backoff={backoff!r}: 0 or more can be tried")
+    if jobs is not None and jobs > _MOST:
+        raise ArgumentError(f"jobs={jobs!r} was given", cure=f"{_MOST:,} at most can work.")
     twice = [key for key, count in Counter(item.key for item in items).items() if count > 1]
     if twice:
         raise ArgumentError("is given twice", where=twice[0], cure="Give each item once.")
+
+
+def _is_pause(seconds: object) -> bool:
+    return (
+        isinstance(seconds, int | float)
+        and not isinstance(seconds, bool)
+        and 0 <= seconds < math.inf
+    )

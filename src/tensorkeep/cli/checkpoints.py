@@ -112,7 +112,8 @@ def checkpoints(
     """
     how = {"jobs": jobs, "on": on, "journal": journal}
     runs, action, steps = _several(path, action, steps or [])
-    if len(runs) > 1 or any(value is not None for value in how.values()) or has_magic(path):
+    globbed = has_magic(path) and not os.path.exists(path)
+    if len(runs) > 1 or any(value is not None for value in how.values()) or globbed:
         return _prune_many(
             runs,
             action,
