@@ -18,6 +18,8 @@ import xxhash
 import tensorkeep as tk
 from tensorkeep import errors
 from tensorkeep.checkpoint import Checkpointer
+from tensorkeep.checkpoint.repair import repair
+from tensorkeep.state import MAX_TENSORS
 from tensorkeep.wire.seal import NO_DIGEST, SEAL, seal
 
 SECRET = b"the content of a file outside"
@@ -52,7 +54,7 @@ def attack(folder: Path) -> None:
     """Have everything that reads a checkpoint read this one: errors of ours, soon, and no more."""
     root = folder.parent
     before = contents(root)
-    began = time.monotonic()
+    began = time.process_time(), time.monotonic()
     for read in (tk.open, tk.load, tk.verify):
         with pytest.raises(errors.TensorKeepError) as caught:
             read(folder, format="checkpoint")
@@ -71,7 +73,8 @@ def attack(folder: Path) -> None:
             ck.restore()
         ck.save(8, {"n": 1})
     assert (root.parent / "secret").read_bytes() == SECRET
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began[0] < 5
+    assert time.monotonic() - began[1] < 60  # of a machine that may have other things to do
 
 
 def contents(root: Path) -> dict[str, Any]:
@@ -183,7 +186,7 @@ def repeat(document: Document) -> None:
 
 
 def more(document: Document) -> None:
-    document["tensors"].update((f"t{i}", document["tensors"]["model.a"]) for i in range(1000))
+    document["tensors"].update((f"t{i}", document["tensors"]["model.a"]) for i in range(200))
 
 
 A = ("tensors", "model.a")
@@ -201,7 +204,7 @@ LIES: dict[str, Callable[[Document], None]] = {
     "no type": put(*A, "dtype", value="float7"),
     "another shape of that size": put(*A, "shape", value=[2, 2]),
     "a huge shape": put(*A, "shape", value=[2**62, 2**62]),
-    "a shape of a million": put(*A, "shape", value=[1] * 1_000_000),
+    "a shape of a hundred thousand": put(*A, "shape", value=[1] * 100_000),
     "a negative shape": put(*A, "shape", value=[-4]),
     "another digest": put(*A, "xxh3_128", value="0" * 32),
     "no digest": put(*A, "xxh3_128", value=""),
@@ -210,7 +213,7 @@ LIES: dict[str, Callable[[Document], None]] = {
     "a tensor of state.json": put(*A, "file", value="state.json"),
     "a tensor that is not there": put(*A, "name", value="other"),
     "a tensor too many": put("tensors", "c", value={}),
-    "a thousand too many": more,
+    "two hundred too many": more,
     "a tensor too few": drop(*A),
     "no tensors": put("tensors", value={}),
     "a list of tensors": put("tensors", value=[]),
@@ -221,7 +224,7 @@ LIES: dict[str, Callable[[Document], None]] = {
     "a file too few": drop("files", "model.safetensors"),
     "no files": put("files", value={}),
     "many files": put(
-        "files", value={f"f{i}": {"size": 0, "xxh3_128": "0" * 32} for i in range(10_001)}
+        "files", value={f"f{i}": {"size": 0, "xxh3_128": "0" * 32} for i in range(2000)}
     ),
     "a negative step": put("step", value=-7),
     "a huge step": put("step", value=10**400),
@@ -298,6 +301,26 @@ def test_without_its_manifest_no_part_passes_for_the_whole(what: str, folder: Pa
         tk.load(folder)
 
 
+@pytest.mark.parametrize("what", ["read", "mended"])
+def test_a_folder_of_data_that_is_a_link_is_not_followed(what: str, folder: Path) -> None:
+    """As a checkpoint that was copied from a bucket has one, and repair would write in it."""
+    outside = folder.parent.parent / "outside"
+    outside.mkdir()
+    for path in folder.iterdir():
+        if path.name != "MANIFEST.json":
+            path.rename(outside / path.name)
+    (folder / "0123abcd").symlink_to(outside)
+    reseal(folder, lambda document: document.update(version=2, data="0123abcd"))
+    if what == "read":
+        attack(folder)
+        return
+    state = outside / "state.json"
+    state.write_bytes(SECRET)
+    (found,) = repair(folder.parent)
+    assert (found.repaired, state.read_bytes()) == (False, SECRET)
+    assert "is a link" in found.problem
+
+
 def sealed(body: str) -> str:
     return f'{{{body}, "{SEAL}": "{NO_DIGEST}"}}'
 
@@ -311,7 +334,7 @@ DOCUMENTS = {
     "digits": sealed('"version": 1, "step": ' + "9" * 100_000),
     "infinite": sealed('"version": 1, "time": Infinity'),
     "nothing in it": sealed('"version": 1'),
-    "a hundred thousand nothings": sealed('"a": [' + "[]," * 100_000 + "[]]"),
+    "twenty thousand nothings": sealed('"a": [' + "[]," * 20_000 + "[]]"),
     "no text": "\0" * 1000,
     "surrogates": sealed('"version": 1, "step": "\ud800"'),
 }
@@ -323,8 +346,14 @@ def test_documents(name: str, folder: Path) -> None:
     attack(folder)
 
 
-def test_a_million_entries_are_refused_in_seconds(folder: Path) -> None:
-    rows = ",".join(f'"{i}":{{}}' for i in range(1_000_000))
+def test_more_files_than_any_has_are_refused_uncounted(folder: Path) -> None:
+    reseal(folder, put("files", value=dict.fromkeys(map(str, range(200_001)), 0)))
+    with pytest.raises(errors.CorruptError, match="the document is not what"):
+        tk.open(folder)
+
+
+def test_too_many_entries_are_refused_in_seconds(folder: Path) -> None:
+    rows = ",".join(f'"{i}":{{}}' for i in range(MAX_TENSORS + 1))
     write(folder, sealed(f'"version": 1, "tensors": {{{rows}}}'))
     began = time.monotonic()
     with pytest.raises(errors.CorruptError):

@@ -84,6 +84,8 @@ def test_what_can_hold_none_is_refused(http: FileServer) -> None:
         open_folder(tk.stores.memory.MemoryStore())
     with pytest.raises(ArgumentError, match="ftp"):
         tk.Checkpointer("ftp://bucket/run")
+    with pytest.raises(ArgumentError, match="'s3:/bucket/run' was an URL"):
+        tk.Checkpointer(Path("s3://bucket/run"))
     with pytest.raises((ArgumentError, StoreError)):
         tk.Checkpointer(f"http://127.0.0.1:{http.port}/run")
 
@@ -329,7 +331,8 @@ def test_one_that_is_copied_to_a_disk_stays_what_it_was(run: Run, tmp_path: Path
 
 
 def test_nothing_else_below_it_is_touched(run: Run) -> None:
-    others = ["notes.txt", "step-12/a", "step-00000004", "logs/step-00000005/MANIFEST.json"]
+    others = ["notes.txt", "step-12/a", "step-abc/a", "logs/step-00000005/MANIFEST.json"]
+    others += ["step-00000001", "step-00000004", "step-000000010/0123abcd/state.json"]
     for key in others:
         run.store.replace(key, b"mine")
     run.save(1, 2, 3, keep="last=1")

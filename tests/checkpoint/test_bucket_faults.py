@@ -154,3 +154,17 @@ def test_a_store_that_is_not_reached_is_told_at_once(run: Run, proxy: Proxy) -> 
         _saver(run, proxy)
     with pytest.raises(StoreError):
         tk.checkpoints(run.through(proxy, **_QUICK))
+
+
+def test_an_older_one_is_no_cure_for_a_network_that_fails(run: Run, proxy: Proxy) -> None:
+    with _saver(run, proxy) as ck:
+        ck.save(1, state(1))
+        ck.save(2, state(2))
+        (data,) = run.data_of(2)
+        proxy.fail(_WRONG, on="GET", target=f"{data}/")
+        with pytest.raises(StoreError, match="step-00000002"):
+            ck.restore()
+        proxy.heal()
+        restored = ck.restore()
+    assert restored is not None
+    assert restored.step == 2

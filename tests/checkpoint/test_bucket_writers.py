@@ -145,6 +145,26 @@ def test_one_that_stood_still_before_its_commit_takes_it_back(
     run.check([2])
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_one_that_is_interrupted_right_after_its_commit_is_there(again: bool, run: Run) -> None:
+    run.save(1)
+    with tk.Checkpointer(run.url, rng=False) as ck:
+        store = ck._folder.store  # type: ignore[attr-defined]
+        put = store.replace if again else store.create
+
+        def interrupt(*arguments: Any) -> None:
+            put(*arguments)
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, put.__name__, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                ck.save(1 if again else 2, state(7), overwrite=again)
+    rows = tk.checkpoints(run.url)
+    assert [row.ok for row in rows] == [True] * (1 if again else 2)
+    testing.assert_equal_states(tk.load(rows[-1].path, verify=True), state(7))
+
+
 def test_one_that_was_replaced_removes_nothing(run: Run) -> None:
     run.save(1, 2)
     old = run.folder
@@ -187,7 +207,9 @@ def test_what_was_left_is_removed_once_it_is_old(run: Run, monkeypatch: pytest.M
     run.save(1, 2)
     _abandon(run, 2)
     _abandon(run, 3)
-    run.store.replace("step-00000004/notes/mine.txt", b"mine")
+    others = ["step-00000004/notes/mine.txt", "step-00000004/20260101/mine.txt"]
+    for key in others:
+        run.store.replace(key, b"mine")
     left = {"step-00000002/0123abcd", "step-00000003/0123abcd"}
     assert run.steps() == [1, 2]
     run.save(5)
@@ -196,7 +218,8 @@ def test_what_was_left_is_removed_once_it_is_old(run: Run, monkeypatch: pytest.M
     assert set(run.folder.leftovers()) == left
     run.save(6)
     assert left.isdisjoint(key.rpartition("/")[0] for key in run.keys())
-    run.store.remove(["step-00000004/notes/mine.txt"])
+    assert set(others) < set(run.keys())
+    run.store.remove(others)
     run.check([1, 2, 5, 6])
 
 

@@ -53,6 +53,7 @@ from tensorkeep.wire.seal import SEAL
 
 _VERIFIED = ".tensorkeep/verified"
 _DATA = re.compile(r"[0-9a-f]{8}")
+_FILE = re.compile(r"[^/]+/[0-9a-f]{8}/[^/]+\.(?:safetensors|json)")  # no other is ever put
 _AGE = 3600.0  # seconds that leftovers are older than the one who takes over
 _TOGETHER = 8  # manifests that are read at a time
 _PIECE = 8 << 20  # bytes of a file that are copied at a time
@@ -69,6 +70,7 @@ class BucketFolder(Folder):
     """
 
     shares_bytes: ClassVar[bool] = False
+    remote: ClassVar[bool] = True
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
@@ -144,7 +146,8 @@ class BucketFolder(Folder):
                 except TensorKeepError:
                     continue  # which of them it named is not known
             for data, rows in folders.items():
-                if max(row.modified for row in rows) < at - _AGE:
+                old = max(row.modified for row in rows) < at - _AGE
+                if old and all(_FILE.fullmatch(row.key) for row in rows):
                     found[f"{name_of(step)}/{data}"] = [row.key for row in rows]
         return found
 
@@ -295,9 +298,10 @@ class BucketFolder(Folder):
         self.check()
         before = self._entries(step) if draft.before is None else draft.before
         old = before.get(MANIFEST) if replace else None
+        draft.kept = True  # from here on, whatever ends this, it may be one
         if not self._put_manifest(draft, step, old):
+            draft.kept = False
             self._refuse(step, replace)
-        draft.kept = True
         self._look_again(draft, step)
         if replace:
             stale = [key for key in before if key != MANIFEST and not self._is_of(key, draft)]
@@ -315,11 +319,10 @@ class BucketFolder(Folder):
                 there = self._manifest(step)
                 if isinstance(there, Manifest) and there.data == draft.data:
                     return True
-            draft.kept = True  # as it may yet appear, and nobody can tell
             raise StoreError(
                 f"the store did not say whether it is saved: {error.problem}",
                 where=self.where_of(step),
-                cure=f"What was there before is unchanged. {error.cure}".strip(),
+                cure=f"Either it is, or what was there before is unchanged. {error.cure}".strip(),
             ) from error
 
     def _look_again(self, draft: BucketDraft, step: int) -> None:

@@ -88,6 +88,9 @@ class BucketDraft(Draft):
 class SharedBucketDraft(BucketDraft, SharedDraft):
     """The data of a checkpoint that several processes write."""
 
+    def report(self, name: str, data: bytes) -> None:
+        self.put(name, [data], len(data))
+
     def names(self) -> list[str]:
         return [entry.key for entry in self._store.entries()]
 

@@ -44,6 +44,7 @@ from tensorkeep.errors import (
     MissingError,
     StoreError,
     TensorKeepError,
+    UnsafeError,
 )
 from tensorkeep.formats.safetensors.manifest import MANIFEST, STATE, read_manifest
 from tensorkeep.hidden import (
@@ -64,6 +65,7 @@ from tensorkeep.stores.file import FileStore
 from tensorkeep.wire.seal import SEAL
 
 _OWN = re.compile(r"\.(step-[0-9]{8,18})\.(?:aside|(?:old\.)?[0-9a-f]{8}\.tensorkeep\.tmp)")
+_STATE = re.compile(rf"(?:[0-9a-f]{{8}}/)?{re.escape(STATE)}")
 _NOTES = ".tensorkeep"
 _CANNOT_SWAP = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 _GONE = "Restore the folder, or make a new Checkpointer."
@@ -208,8 +210,8 @@ class DiskFolder(Folder):
         except CorruptError:
             return True
         except MissingError:
-            keys = self.keys(step)
-            return not os.listdir(path) or any(os.path.basename(key) == STATE for key in keys)
+            states = [os.path.join(path, key) for key in self.keys(step) if _STATE.fullmatch(key)]
+            return not os.listdir(path) or any(map(os.path.isfile, states))
         except TensorKeepError:
             return False
         return True
@@ -226,7 +228,7 @@ class DiskFolder(Folder):
         files: dict[str, FileInfo | OSError] = {}
         for name in manifest.files:
             try:
-                files[name] = _info(os.stat(os.path.join(path, manifest.key(name))))
+                files[name] = _info(os.stat(self._file(step, manifest.key(name))))
             except OSError as error:
                 files[name] = error
         verified = self.verified(step, self.identity(step))
@@ -243,10 +245,22 @@ class DiskFolder(Folder):
             return ""
 
     def info(self, step: int, key: str) -> FileInfo:
-        return _info(os.lstat(os.path.join(self.path_of(step), key)))
+        return _info(os.lstat(self._file(step, key)))
 
     def source(self, step: int, key: str) -> Source:
-        return FileSource(os.path.join(self.path_of(step), key))
+        return FileSource(self._file(step, key))
+
+    def _file(self, step: int, key: str) -> str:
+        """Give the path of a file.
+
+        Raises:
+            UnsafeError: the folder that it is in is a link.
+        """
+        path = os.path.join(self.path_of(step), key)
+        around = os.path.dirname(path)
+        if "/" in key and os.path.islink(around):
+            raise UnsafeError("is a link, which may lead anywhere", where=around)
+        return path
 
     def keys(self, step: int) -> list[str]:
         """List the files in a step's folder, and those in the folders right in it."""
@@ -424,8 +438,7 @@ class DiskFolder(Folder):
 
     def copy_file(self, step: int, key: str, to_step: int, to_key: str) -> None:
         """Put a hard link to a file, or a copy where there can be none, in the place of another."""
-        source = os.path.join(self.path_of(step), key)
-        target = os.path.join(self.path_of(to_step), to_key)
+        source, target = self._file(step, key), self._file(to_step, to_key)
         try:
             with sharing(os.path.dirname(target)) as folder:
                 beside = hidden(target)
@@ -439,7 +452,7 @@ class DiskFolder(Folder):
             raise failed_write(error, target) from error
 
     def write_file(self, step: int, key: str, data: bytes) -> None:
-        path = os.path.join(self.path_of(step), key)
+        path = self._file(step, key)
         try:
             with contextlib.closing(Replacement(path)) as new:
                 new.append([data])

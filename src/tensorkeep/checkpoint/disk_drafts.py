@@ -63,11 +63,10 @@ class DiskDraft(Draft):
         return True
 
     def finish(self, manifest: Manifest) -> None:
-        self._sync(self.path)
         last = Replacement(os.path.join(self.path, MANIFEST))
         try:
             last.append([manifest.dump()], durable=self.durable)
-            last.finish(durable=self.durable)
+            last.finish(durable=self.durable)  # and the names of all other files, too
         finally:
             last.close()
 
@@ -94,15 +93,29 @@ class SharedDiskDraft(DiskDraft, SharedDraft):
     def put(
         self, name: str, chunks: Chunks, size: int | None = None, progress: Progress | None = None
     ) -> None:
-        beside = hidden(os.path.join(self.path, name))
-        with self._telling(size):
-            try:
-                super().put(os.path.basename(beside), chunks, size, progress)
-                os.rename(beside, os.path.join(self.path, name))
-            except BaseException:
-                remove(beside)
-                raise
-            self._sync(self.path)
+        with self._telling(size), self._placing(name) as beside:
+            super().put(beside, chunks, size, progress)
+
+    def report(self, name: str, data: bytes) -> None:
+        with self._telling(len(data)):
+            self._sync(self.path)  # the names of what was put before
+            with (
+                self._placing(name) as beside,
+                open(os.path.join(self.path, beside), "xb") as file,
+            ):
+                file.write(data)
+
+    @contextlib.contextmanager
+    def _placing(self, name: str) -> Iterator[str]:
+        """Give the name to write a file under, which it then changes for its own."""
+        path = os.path.join(self.path, name)
+        beside = hidden(path)
+        try:
+            yield os.path.basename(beside)
+            os.rename(beside, path)
+        except BaseException:
+            remove(beside)
+            raise
 
     def finish(self, manifest: Manifest) -> None:
         with self._telling():

@@ -19,7 +19,7 @@ from tensorkeep.errors import ArgumentError, TensorKeepError
 from tensorkeep.formats.safetensors.manifest import Manifest
 from tensorkeep.source import Source
 from tensorkeep.store import Chunks, Location, Progress, Store
-from tensorkeep.stores import Target
+from tensorkeep.stores import Target, refuse_lost_slash
 
 _NAME = re.compile(r"step-([0-9]{8,18})")
 
@@ -130,6 +130,10 @@ class SharedDraft(Draft):
     """
 
     @abstractmethod
+    def report(self, name: str, data: bytes) -> None:
+        """Put a small file that only this save needs, once all that was put here before is safe."""
+
+    @abstractmethod
     def names(self) -> list[str]:
         """List the files that are there, whole, whoever put them."""
 
@@ -153,10 +157,12 @@ class Folder(ABC):
         where: names it in messages, as the caller did.
         shares_bytes: whether a file that several checkpoints have is but once on the disk, so that
             damage to it is damage to all.
+        remote: whether what cannot be read may be there all the same, behind a network that fails.
     """
 
     where: str
     shares_bytes: ClassVar[bool] = False
+    remote: ClassVar[bool] = False
 
     # --- whose turn it is -----------------------------------------------------------------------
 
@@ -268,6 +274,7 @@ class Folder(ABC):
         Raises:
             MissingError: there is none.
             StoreError: it cannot be read.
+            UnsafeError: it lies elsewhere.
         """
 
     @abstractmethod
@@ -355,6 +362,7 @@ class Folder(ABC):
 
         Raises:
             StoreError: it cannot be; that one is unchanged.
+            UnsafeError: that one lies elsewhere.
         """
 
     @abstractmethod
@@ -363,6 +371,7 @@ class Folder(ABC):
 
         Raises:
             StoreError: it cannot be; that one is unchanged.
+            UnsafeError: that one lies elsewhere.
         """
 
 
@@ -385,6 +394,7 @@ def open_folder(target: Target) -> Folder:
         if bucket is not None:
             return BucketFolder(bucket)
         return DiskFolder(folder_at(target))
+    refuse_lost_slash(target)
     return DiskFolder(target)
 
 

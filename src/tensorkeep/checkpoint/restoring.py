@@ -13,9 +13,8 @@ from tensorkeep import api
 from tensorkeep.checkpoint import foreign
 from tensorkeep.checkpoint.filling import Differences, fill
 from tensorkeep.checkpoint.folder import Folder
-from tensorkeep.checkpoint.listing import Checkpoint, newest_first, read_checkpoint
+from tensorkeep.checkpoint.listing import Checkpoint, read_checkpoint
 from tensorkeep.checkpoint.rng import RNG, capture_rng, restore_rng
-from tensorkeep.checksum import check_all
 from tensorkeep.errors import (
     CorruptError,
     FormatError,
@@ -24,12 +23,15 @@ from tensorkeep.errors import (
     UnsafeError,
     UnsupportedError,
 )
+from tensorkeep.formats.safetensors.checkpoint import about
 from tensorkeep.formats.safetensors.manifest import STATE, Manifest
+from tensorkeep.formats.safetensors.sharded import check_digest
 from tensorkeep.reading import read_arrays
 from tensorkeep.state import Json, State
 
 Arrays = dict[str, npt.NDArray[Any]]
 _NO_GOOD = (FormatError, MissingError, StoreError, UnsafeError)  # so an older one is taken
+_TRIES = 5  # where another process removes or replaces what is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,24 @@ def restore(
         CorruptError: it, or every one, is damaged.
         MismatchError: it does not fit what it is to be restored into.
     """
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(_ChangedError):
+            return _restore(folder, step, wanted, again=True)
+    return _restore(folder, step, wanted, again=False)
+
+
+class _ChangedError(Exception):
+    """What was to be restored has been removed or replaced meanwhile."""
+
+
+def _restore(
+    folder: Folder, step: int | None, wanted: Wanted, *, again: bool
+) -> tuple[Restored, Manifest | None] | None:
+    """Restore once.
+
+    Raises:
+        _ChangedError: one was no good, and by now others are there; only if `again`.
+    """
     if step is not None and not folder.has_folder(step):
         if found := _restore_foreign(folder, step, wanted):
             return found, None
@@ -86,25 +106,37 @@ def restore(
             where=folder.where,
             cure=f"There are {', '.join(map(str, there[-10:]))}." if there else "There is none.",
         )
+    steps = folder.steps()
+    passed: list[tuple[Checkpoint, Manifest | None]] = []
     skipped: list[tuple[str, str]] = []
-    rows = newest_first(folder) if step is None else iter([read_checkpoint(folder, step)])
-    for row, manifest in rows:
+
+    def look_again() -> None:
+        if again and passed and _has_changed(folder, steps, passed):
+            raise _ChangedError
+
+    for number in reversed(steps) if step is None else [step]:
+        row, manifest = read_checkpoint(folder, number)
         try:
             if row.problem:
                 raise CorruptError(row.problem, where=row.path)
-            state, arrays = _read(folder, row, wanted)
+            assert manifest is not None
+            state, arrays, rng = _read(folder, row, manifest, wanted)
         except _NO_GOOD as error:
-            if step is not None:
+            passed.append((row, manifest))
+            # A network that fails tells nothing of what is stored: an older one is no cure.
+            if step is not None or (folder.remote and isinstance(error, StoreError)):
+                look_again()
                 raise
             skipped.append((row.path, error.problem))
             continue
+        look_again()
         try:
-            assert manifest is not None
-            return _put(folder, row, manifest, wanted, state, arrays, skipped), manifest
+            return _put(row, wanted, state, arrays, rng, skipped), manifest
         except (CorruptError, UnsupportedError) as error:
             if step is not None:
                 raise
             skipped.append((row.path, error.problem))
+    look_again()
     if skipped:
         listed = "; ".join(f"{path}: {problem}" for path, problem in skipped)
         raise CorruptError(
@@ -149,28 +181,46 @@ def _restore_foreign(folder: Folder, step: int | None, wanted: Wanted) -> Restor
     return None
 
 
-def _read(folder: Folder, row: Checkpoint, wanted: Wanted) -> tuple[State, Arrays]:
-    """Read the arrays of a checkpoint, and check them if that is wanted."""
+def _has_changed(
+    folder: Folder, steps: list[int], passed: list[tuple[Checkpoint, Manifest | None]]
+) -> bool:
+    """Say whether there are other checkpoints than those that were looked at."""
+    return folder.steps() != steps or any(
+        read_checkpoint(folder, row.step) != (row, manifest) for row, manifest in passed
+    )
+
+
+def _read(
+    folder: Folder, row: Checkpoint, manifest: Manifest, wanted: Wanted
+) -> tuple[State, Arrays, Any]:
+    """Read the arrays of a checkpoint and its random generators, and check them if that is wanted.
+
+    Raises:
+        CorruptError: it is damaged, or another of its step took its place meanwhile.
+    """
     with api.open(folder.location(row.step), format="checkpoint") as state:
-        digests = state.digests if wanted.verify else None
-        if wanted.verify:  # tensors in pieces have digests of those
-            check_all([state.checks[name] for name in state if name in state.checks])
-        return state, read_arrays(dict(state.items()), copy=wanted.like is None, digests=digests)
+        if state.metadata["checkpoint"] != about(manifest):
+            raise CorruptError("was replaced while it was read", where=row.path)
+        arrays = read_arrays(
+            dict(state.items()),
+            copy=wanted.like is None,
+            digests=state.digests if wanted.verify else None,
+            checks=state.checks if wanted.verify else None,
+        )
+    return state, arrays, _read_rng(folder, row, manifest) if wanted.rng else None
 
 
 def _put(
-    folder: Folder,
     row: Checkpoint,
-    manifest: Manifest,
     wanted: Wanted,
     state: State,
     arrays: Arrays,
+    kept: Any,
     skipped: list[tuple[str, str]],
 ) -> Restored:
     """Put what was read where it is wanted: all of it, or nothing."""
     saved = api.nest(state, arrays, framework=wanted.framework, device=wanted.device)
     differences = Differences()
-    kept = _read_rng(folder, row.step, manifest) if wanted.rng else None
     before = capture_rng()
     try:
         if kept is not None:
@@ -186,7 +236,9 @@ def _put(
     )
 
 
-def _read_rng(folder: Folder, step: int, manifest: Manifest) -> Any:
-    """Read the random generators' state, which opening the checkpoint has checked."""
-    with contextlib.closing(folder.source(step, manifest.key(STATE))) as source:
-        return json.loads(bytes(source.read(0, source.size))).get(RNG)
+def _read_rng(folder: Folder, row: Checkpoint, manifest: Manifest) -> Any:
+    """Read the state of the random generators."""
+    with contextlib.closing(folder.source(row.step, manifest.key(STATE))) as source:
+        data = bytes(source.read(0, source.size))
+    check_digest(data, manifest.files[STATE], row.path, STATE)
+    return json.loads(data).get(RNG)
