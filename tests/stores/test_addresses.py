@@ -71,6 +71,8 @@ def test_parts_of_addresses(text: str, expected: Address) -> None:
         ("s3://b/a\nb", errors.UnsafeError, "leads out"),
         ("s3://b/" + "k" * 2000, errors.UnsafeError, "2,000 bytes"),
         ("s3://b/\ud800", errors.UnsafeError, "no text"),
+        ("s3://b b/k", errors.ArgumentError, "'b b' cannot be the name of a bucket"),
+        ("gs://" + "b" * 300, errors.ArgumentError, "cannot be the name of a bucket"),
     ],
 )
 def test_addresses_that_are_none(text: str, kind: type[Exception], message: str) -> None:
@@ -104,8 +106,30 @@ def test_options_that_are_none() -> None:
         tk.open(tk.remote("https://127.0.0.1:1/a.npy", region="x"))
     with pytest.raises(errors.ArgumentError, match=r"no such option.*'regoin'"):
         tk.open(tk.remote("s3://b/a.npy", regoin="x", skip_signature=True))
-    with pytest.raises(errors.ArgumentError, match="patience has to be a number above zero"):
-        tk.remote("s3://b/a.npy", patience=0)
+    for name, value, message in (
+        *(
+            ("patience", value, "patience has to be a number from")
+            for value in (0, 1e300, "5", True)
+        ),
+        ("patience", float("inf"), "a number from 0.001 to 1,000,000, not inf"),
+        ("concurrency", 0.5, "concurrency has to be a number from 1 to 1,000, not 0.5"),
+        ("cache", 5, "cache= is the path of a folder"),
+        ("cache_size", "1GB", "a cache of None, '1GB' cannot be kept"),
+        ("client_options", "x", "client_options has to be a dict, not str"),
+        ("retry_config", 5, "retry_config has to be a dict, not int"),
+        ("endpoint", "localhost:9", "the endpoint 'localhost:9' is no URL"),
+        ("endpoint", "http://me:hidden@a b", "the endpoint 'a b' is no URL"),
+    ):
+        with pytest.raises(errors.ArgumentError, match=message):
+            tk.open(tk.remote("s3://b/a.npy", skip_signature=True, **{name: value}))
+
+
+def test_what_is_no_text_is_no_url() -> None:
+    for wrong in (None, 5, b"s3://b/a.npy", Path("s3://b/a.npy")):
+        with pytest.raises(errors.ArgumentError, match="an address of objects is a str"):
+            tk.remote(wrong)  # type: ignore[arg-type]
+    with pytest.raises(errors.ArgumentError, match=r"'s3:/b/a\.npy' was an URL, before a Path"):
+        tk.save({"w": np.ones(3)}, Path("s3://b/a.npy"))
 
 
 # --- who asks ------------------------------------------------------------------------------------
@@ -119,6 +143,18 @@ def test_no_credentials_are_missed_at_once() -> None:
     with pytest.raises(errors.StoreError, match=r"s3://b: no credentials were found. Set AWS_AC"):
         tk.open("s3://b/a.npy")
     assert found(skip_signature=True).told == "no credentials (skip_signature)"
+
+
+def test_a_session_belongs_to_its_key(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the environment does not go with a key that is given as an option."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-another-key")
+    bucket = s3.bucket()
+    for options, sent in (({}, None), ({"session_token": "mine"}, "mine")):
+        with Proxy(s3.port) as proxy:
+            store = ObjectStore(bucket.url(), **bucket.through(proxy).options, **options)
+            assert store.look("a") is None
+            assert proxy.seen[0].headers.get("x-amz-security-token") == sent
+            assert KEY_ID in proxy.seen[0].headers["authorization"]
 
 
 def test_profiles(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:

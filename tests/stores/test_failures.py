@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from tests.servers.buckets import Server
 from tests.servers.faults import Answer, Fault, Hang, Reset
-from tests.servers.files import FileServer
 from tests.servers.proxy import Proxy
 
 import tensorkeep as tk
@@ -92,43 +91,6 @@ def test_what_is_not_there(s3: Server) -> None:
         tk.open(tk.remote(bucket.url("b/"), **bucket.options))
 
 
-def test_a_server_that_checks_signatures(rclone_s3: Server) -> None:
-    bucket = rclone_s3.bucket()
-    wrong = {**bucket.options, "secret_access_key": "hidden"}
-    with pytest.raises(errors.StoreError, match="the secret does not belong to the key") as caught:
-        tk.open(tk.remote(bucket.url("w.npz"), **wrong))
-    assert "hidden" not in str(caught.value)
-
-
-def test_a_server_that_gives_no_ranges(rclone_s3: Server, http: FileServer) -> None:
-    bucket = rclone_s3.bucket()
-    tk.save({"w": np.ones(3)}, tk.remote(bucket.url("w.npz"), **bucket.options))
-    message = (
-        r"sends the whole object .* Copy the file here first, or read it whole: tensorkeep.rem"
-    )
-    with pytest.raises(errors.StoreError, match=message):
-        tk.open(tk.remote(bucket.url("w.npz"), **bucket.options))
-    whole = tk.remote(bucket.url("w.npz"), **bucket.options, whole=True)
-    assert tk.load(whole)["w"].sum() == 3
-
-
-def test_a_server_that_does_not_mind_conditions(rclone_s3: Server) -> None:
-    bucket = rclone_s3.bucket()
-    store = ObjectStore(bucket.url("a"), **bucket.options, whole=True)
-    message = "a/once: the store replaces an object where it was told not to. Several writers"
-    with pytest.raises(errors.StoreError, match=message):
-        store.create("once", b"1")
-    assert list(store.keys()) == []
-    store.put("old", [b"1"])
-    store.commit()
-    assert not store.create("old", b"2")
-    entry = store.look("old")
-    assert entry is not None
-    with pytest.raises(errors.StoreError, match="replaces an object where it was told not to"):
-        store.replace("old", b"2", entry.etag)
-    assert bytes(store.get("old").read(0, 1)) == b"1"
-
-
 def test_a_server_without_conditions_or_lists_of_deletions(s3: Server) -> None:
     bucket = s3.bucket()
     with Proxy(s3.port) as proxy:
@@ -145,9 +107,3 @@ def test_a_server_without_conditions_or_lists_of_deletions(s3: Server) -> None:
         proxy.fail(Answer(501, _xml("NotImplemented")), on="POST", target="delete")
         store.remove(["a", "none"])
         assert list(store.keys()) == ["b"]
-
-
-def test_signatures_are_not_shown(http: FileServer) -> None:
-    with pytest.raises(errors.MissingError) as caught:
-        tk.open(f"{http.url('w.npz')}?X-Amz-Signature=hidden")
-    assert str(caught.value) == f"{http.url('w.npz')}: there is no such object"

@@ -78,38 +78,6 @@ def test_a_wrong_secret(checking: Bucket, act: str) -> None:
     store.rollback()
 
 
-def test_forbidden(s3: Server) -> None:
-    with Proxy(s3.port) as proxy:
-        proxy.fail(Answer(403, b"<Error><Code>AccessDenied</Code></Error>"))
-        store = store_of(s3.bucket().through(proxy))
-        with pytest.raises(errors.StoreError, match="access is refused with the key") as failed:
-            store.get("a")
-        assert "credentials" in told(failed)
-        assert proxy.count() == 1
-
-
-WRONG_REGION = (
-    b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region 'us-east-1' is wrong; "
-    b"expecting 'eu-west-3'</Message><Region>eu-west-3</Region></Error>"
-)
-
-
-def test_the_wrong_region(s3: Server) -> None:
-    with Proxy(s3.port) as proxy:
-        proxy.fail(Answer(400, WRONG_REGION))
-        with pytest.raises(errors.StoreError, match="is in the region eu-west-3") as failed:
-            store_of(s3.bucket().through(proxy)).get("a")
-        assert "AWS_REGION=eu-west-3" in told(failed)
-
-
-def test_a_bucket_that_moved(s3: Server) -> None:
-    with Proxy(s3.port) as proxy:
-        proxy.fail(Answer(301, b"<Error><Code>PermanentRedirect</Code></Error>"))
-        with pytest.raises(errors.StoreError, match="not in the region that was asked") as failed:
-            store_of(s3.bucket().through(proxy)).get("a")
-        told(failed)
-
-
 def test_a_port_that_nothing_listens_on(s3: Server, azure: Server) -> None:
     class Closed:
         port = free_port()

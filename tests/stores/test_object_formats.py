@@ -99,6 +99,15 @@ def test_a_folder_is_replaced_whole(bucket: Bucket) -> None:
     assert not [key for key in store_of(bucket, where).keys() if "gone" in key or "/b/" in key]
 
 
+def test_each_array_of_a_folder_is_one_request(bucket: Bucket, s3: Server) -> None:
+    value = {f"w{n}": np.full((20, 20), n, np.float32) for n in range(12)}
+    tk.save(value, at(bucket, "requests.zarr"))
+    with Proxy(s3.port) as proxy:
+        found = tk.load(tk.remote(bucket.url("requests.zarr"), **bucket.through(proxy).options))
+        assert proxy.count() <= 12 + 7
+    testing.assert_equal_states(found, value)
+
+
 def test_a_model_with_data_beside_it(bucket: Bucket, tmp_path: Path) -> None:
     weights = tensor("w", np.ones((64, 64), np.float32))
     node = helper.make_node("MatMul", ["x", "w"], ["y"])

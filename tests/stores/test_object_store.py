@@ -28,6 +28,7 @@ KEYS = (
     "quer?y=1&b=2.bin",
     "ünï/模型/\U0001d11e.bin",
     "back\\slash.bin",
+    "of private use/\ue000",
     "quote'\".bin",
     "(a)[b]{c}<d>|^`~!$@=,;:*.bin",
     "..dots../.hidden/...bin",
@@ -189,13 +190,13 @@ def test_listing_goes_on_past_a_thousand(rclone_s3: Server, tmp_path: Path) -> N
 
 def test_pages_follow_one_another(s3: Server) -> None:
     bucket = s3.bucket()
-    for number in range(220):  # moto's is told to answer a hundred at a time
+    for number in range(120):  # moto's is told to answer a hundred at a time
         ask(bucket, "PUT", f"/run/step-{number:03}/a", b"1")
     with Proxy(s3.port) as proxy:
         store = store_of(bucket.through(proxy), "run")
-        assert len(list(store.keys())) == 220
-        assert store.folders() == [f"step-{number:03}" for number in range(220)]
-        assert 6 <= proxy.count("GET") <= 8
+        assert len(list(store.keys())) == 120
+        assert store.folders() == [f"step-{number:03}" for number in range(120)]
+        assert 4 <= proxy.count("GET") <= 6
         proxy.forget()
         assert next(store.keys()) == "step-000/a"
         assert proxy.count("GET") <= 3  # of which the others are asked for ahead
@@ -226,10 +227,10 @@ print(*(key for key in range(25) if store.create(str(key), me.encode())))
 """
 
 
-def test_of_four_processes_one_creates(s3: Server) -> None:
+def test_of_two_processes_one_creates(s3: Server) -> None:
     bucket = s3.bucket()
     start = str(time.time() + 1.5)
-    running = [python(_CREATE, bucket.url("r"), start, str(me), bucket=bucket) for me in range(4)]
+    running = [python(_CREATE, bucket.url("r"), start, str(me), bucket=bucket) for me in range(2)]
     won = [output(process).split() for process in running]
     assert sorted(map(int, functools.reduce(operator.iadd, won, []))) == list(range(25))
     store = store_of(bucket, "r")

@@ -74,7 +74,6 @@ tk.save(value, sys.argv[1])
 # When the process is killed: once the server has seen so much of the 20 MB, or these requests.
 INSTANTS: dict[str, Callable[[Proxy], bool]] = {
     "at the first request": lambda proxy: proxy.count("POST") + proxy.count("PUT") >= 1,
-    "in the first part": lambda proxy: proxy.sent("PUT") >= MB,
     "after 12 MB": lambda proxy: proxy.sent("PUT") >= 12 * MB,
     "before it is completed": lambda proxy: len(_completions(proxy)) >= 1,
 }
@@ -140,7 +139,7 @@ def _put_large(store: ObjectStore) -> None:
     store.commit()
 
 
-@pytest.mark.parametrize("fail_after", [0, 1, 9, 18])
+@pytest.mark.parametrize("fail_after", [0, 9, 18])
 def test_chunks_that_fail_leave_nothing(s3: Server, fail_after: int) -> None:
     bucket = s3.bucket()
     store = store_of(bucket)
@@ -180,22 +179,6 @@ def test_a_wrong_size_is_refused(s3: Server) -> None:
             store.put("a", _large(99), size=size)
     assert unfinished(bucket) == []
     assert list(store.keys()) == []
-
-
-def test_a_late_chunk_comes_first(s3: Server) -> None:
-    """A header that is known last: what is behind it waits, and is not kept in memory."""
-    store = store_of(s3.bucket())
-    chunks: list[bytes | Late] = [
-        b"magic",
-        Late(4, lambda: b"head"),
-        *(bytes([n]) * MB for n in range(20)),
-    ]
-    store.put("a", chunks, size=9 + 20 * MB)
-    store.commit()
-    found = read(store, "a")
-    assert found is not None
-    assert found[:9] == b"magichead"
-    assert found[9:] == b"".join(bytes([n]) * MB for n in range(20))
 
 
 def test_an_upload_that_fails_for_good_leaves_nothing(s3: Server) -> None:
@@ -246,20 +229,21 @@ _MEASURE = """
 import resource, sys, numpy as np, tensorkeep as tk
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-value = {f"w{n}": np.full(4 << 20, n, np.float32) for n in range(16)}
-tk.save({"w": value["w0"][:9]}, sys.argv[1])
+value = {f"w{n}": np.full(4 << 20, n, np.float32) for n in range(8)}
+where = tk.remote(sys.argv[1], concurrency=2)
+tk.save({"w": value["w0"][:9]}, where)
 before = peak()
-tk.save(value, sys.argv[1])
+tk.save(value, where)
 print(peak() - before)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
-def test_saving_256_mb_takes_little_memory(s3: Server) -> None:
+def test_saving_128_mb_takes_little_memory(s3: Server) -> None:
     bucket = s3.bucket()
     grown = int(output(python(_MEASURE, bucket.url(KEY), bucket=bucket)))
-    assert grown < 140_000  # kB: some parts of 8 MB on their way
+    assert grown < 90_000  # kB: some parts of 8 MB on their way
     entry = store_of(bucket).look(KEY)
     assert entry is not None
-    assert entry.size > 256 * MB
+    assert entry.size > 128 * MB
     ask(bucket, "DELETE", f"/{KEY}")

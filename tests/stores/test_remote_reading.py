@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.servers import Cut, FileServer, Hang, Proxy
+from tests.servers import Cut, FileServer, Hang, Proxy, Slow
 
 import tensorkeep as tk
 from tensorkeep import checksum, errors
@@ -236,7 +236,7 @@ def test_hashing_streams(http: FileServer, proxy: Proxy, tmp_path: Path) -> None
 
 
 def test_memory_stays_bounded(http: FileServer) -> None:
-    http.files["data"] = bytes(256 * MIB)
+    http.files["data"] = bytes(160 * MIB)
     source = ObjectStore(http.url()).get("data")
     tracemalloc.start()
     try:
@@ -300,6 +300,34 @@ def test_replaced_while_it_is_read(http: FileServer, proxy: Proxy, etags: bool) 
     del http.files["data"]
     with pytest.raises(errors.StoreError, match="was deleted since it was opened"):
         source.read(9 * MIB, 10 * MIB)
+
+
+def test_a_name_that_looks_like_a_status(http: FileServer, proxy: Proxy) -> None:
+    http.ranges = False
+    http.files["model-416.npz"] = DATA[:MIB]
+    with pytest.raises(errors.StoreError, match="sends the whole object"):
+        opened(proxy, "model-416.npz")
+
+
+def test_closed_while_another_thread_reads(http: FileServer, proxy: Proxy) -> None:
+    http.files["data"] = DATA
+    source = opened(proxy)
+    proxy.fail(Slow(16 * MIB), on="GET")
+    told: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while True:
+                source.read(0, len(DATA))
+        except BaseException as error:
+            told.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    time.sleep(0.1)
+    source.close()
+    thread.join(20)
+    assert [type(error) for error in told] == [errors.ClosedError]
 
 
 def test_missing(proxy: Proxy) -> None:

@@ -121,6 +121,7 @@ def locate(target: Target) -> Location:
         ) from None
     if scheme_of(path) in SCHEMES:
         return remote(path)
+    refuse_lost_slash(target)
     kind, path = _scheme(path)
     if not path or "\0" in path:
         raise ArgumentError(f"{path!r} is not a path", cure="Give the name of a file or folder.")
@@ -137,6 +138,22 @@ def locate(target: Target) -> Location:
     return Location(FileStore(Path(folder) if folder else ".", named=name), name)
 
 
+def refuse_lost_slash(target: str | os.PathLike[str]) -> None:
+    """Refuse an URL that was made a Path, which drops one of its slashes.
+
+    Raises:
+        ArgumentError: it is one.
+    """
+    if not isinstance(target, os.PathLike):
+        return
+    path = os.fsdecode(os.fspath(target))
+    if scheme_of(path.replace(":/", "://", 1)) in SCHEMES:
+        raise ArgumentError(
+            f"{path!r} was an URL, before a Path dropped one of its slashes",
+            cure='Give it as text, such as "s3://models/llama.safetensors".',
+        )
+
+
 def remote(url: str, **options: Any) -> Location:
     """Give an object, or all objects below an address, with options; it goes wherever a path does.
 
@@ -150,10 +167,10 @@ def remote(url: str, **options: Any) -> Location:
             and below which there are objects.
         options: `region`, `endpoint`, `profile` (of AWS), `skip_signature` (True for public
             buckets), `credential_provider`, and all else that obstore takes for the store;
-            `cache` (a folder that keeps what was read), `whole` (read all of a file at once, where
-            a server gives no parts), `patience` (seconds that a request is tried, 60),
-            `concurrency` (requests of one transfer at a time, 8), `client_options` and
-            `retry_config` (of obstore).
+            `cache` (a folder that keeps what was read), `cache_size` (its bytes), `whole` (read all
+            of a file at once, where a server gives no parts), `patience` (seconds that a request
+            is tried, 60), `concurrency` (requests of one transfer at a time, 8), `client_options`
+            and `retry_config` (of obstore).
 
     Raises:
         ArgumentError: it is no such address, or there is no such option.
@@ -164,7 +181,12 @@ def remote(url: str, **options: Any) -> Location:
     >>> weights.where, weights.key
     ('s3://models/llama.safetensors', 'llama.safetensors')
     """
-    address = parse_address(os.fspath(url))
+    if not isinstance(url, str):
+        raise ArgumentError(
+            f"an address of objects is a str, not {type(url).__name__}",
+            cure='Such as "s3://models/llama.safetensors"; a Path drops one of the slashes.',
+        )
+    address = parse_address(url)
     whole = ObjectStore.at(address, options)
     if address.folder or not address.path:
         return Location(whole)

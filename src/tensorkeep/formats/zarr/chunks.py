@@ -35,7 +35,7 @@ class Whole(Source):
 
     @property
     def mapped(self) -> bool:
-        if self._mapped is None and not self.size:  # there is no chunk
+        if self._files.far or (self._mapped is None and not self.size):  # or there is no chunk
             self._mapped = False
         elif self._mapped is None:
             file = self._files.open(self._key)
@@ -44,8 +44,12 @@ class Whole(Source):
                 file.close()
         return self._mapped
 
+    @property
+    def remote(self) -> bool:
+        return self._files.far
+
     def reach(self, start: int, stop: int) -> None:
-        file = self._opened()
+        file = None if self._files.far else self._opened()
         if file is None:
             self._files.allow(stop - start)
         else:

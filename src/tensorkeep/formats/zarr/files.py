@@ -32,6 +32,7 @@ class Files:
         self.root = root
         self.where = posixpath.dirname(root.where) or root.where
         self.complete = complete
+        self.far = root.store.in_order  # to open a file is a request
         self.declared = 0  # bytes of all arrays
         self._texts = 0  # strings of all arrays so far
         self._sound: bool | None = None

@@ -25,6 +25,7 @@ SCHEMES = {
     "https": "https",
 }
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._$-]{0,254}")
 _SHOWN = 60
 
 
@@ -121,6 +122,11 @@ def _bucket(scheme: str, text: str) -> Address:
     if not root:
         raise ArgumentError(
             f"{text[:_SHOWN]!r} names no bucket", cure=f"Use {scheme}://bucket/key."
+        )
+    if not _BUCKET.fullmatch(root):
+        raise ArgumentError(
+            f"{root[:_SHOWN]!r} cannot be the name of a bucket",
+            cure="It has letters, digits, dots, hyphens and underscores alone.",
         )
     return Address(scheme, root, path.strip("/"), not path or path.endswith("/"), account)
 

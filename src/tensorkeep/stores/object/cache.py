@@ -252,8 +252,13 @@ def _runs(blocks: list[int]) -> Iterator[range]:
 _OPEN: dict[tuple[str, int], Cache] = {}
 
 
-def chosen(folder: str | os.PathLike[str] | None = None, size: int | None = None) -> Cache | None:
+def chosen(folder: object = None, size: object = None) -> Cache | None:
     """Give the cache in a folder, or in the one that TENSORKEEP_CACHE names; None without one."""
+    if not isinstance(folder, str | os.PathLike | None) or not isinstance(size, int | None):
+        raise ArgumentError(
+            f"a cache of {folder!r}, {size!r} cannot be kept",
+            cure="cache= is the path of a folder, and cache_size= a number of bytes.",
+        )
     path = os.fspath(folder) if folder is not None else os.environ.get("TENSORKEEP_CACHE", "")
     if not path:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from tensorkeep.version import __version__
 
 PATIENCE = 60.0  # seconds
 CONCURRENCY = 8  # requests of one transfer at a time
-OWN = ("cache", "cache_size", "whole", "patience", "concurrency")  # options that are not obstore's
+_PROMPT = 16 << 20  # bytes that even a slow line takes in half of the usual patience
 
 
 class Connection:
@@ -30,12 +31,13 @@ class Connection:
         self.address = address
         self.options = dict(options)
         self.where = address.bucket
-        self.patience = _positive("patience", options.get("patience", PATIENCE))
-        self.concurrency = int(_positive("concurrency", options.get("concurrency", CONCURRENCY)))
+        self.patience = _number("patience", options.get("patience", PATIENCE), 0.001, 1e6)
+        self.concurrency = int(
+            _number("concurrency", options.get("concurrency", CONCURRENCY), 1, 1000)
+        )
         self.creates = address.scheme in ("gs", "az")  # known to create, or change, conditionally
         self.replaces = self.creates
-        self._store: Any = None
-        self._process = 0
+        self._stores: dict[tuple[int, int], Any] = {}  # by process and how much time they give
         self._singly = False
         self._seen: credentials.Found | None = None
 
@@ -48,17 +50,24 @@ class Connection:
             StoreError: there are no credentials.
             ArgumentError: it has no such option.
         """
-        if self._store is None or self._process != os.getpid():
+        return self.store_for(0)
+
+    def store_for(self, underway: int) -> Any:
+        """Give the store with more time for requests of which so many bytes go at the same time."""
+        ease = max(1, underway // _PROMPT)
+        key = os.getpid(), ease
+        found = self._stores.get(key)
+        if found is None:
             with runtime.LOCK:
-                if self._store is None or self._process != os.getpid():
-                    self._store = self._connect()
-                    self._process = os.getpid()
-        return self._store
+                found = self._stores.get(key)
+                if found is None:
+                    found = self._stores[key] = self._connect(self.patience * ease)
+        return found
 
     def delete_singly(self) -> None:
         """Delete objects by a request each from now on: for a server that takes no lists."""
         self._singly = True
-        self._store = None
+        self._stores = {}
 
     @property
     def endpoint(self) -> str:
@@ -79,19 +88,21 @@ class Connection:
         """Say what an error of obstore's means for the object or bucket at `where`."""
         return failures.failure(error, where, self)
 
-    def _connect(self) -> Any:
+    def _connect(self, patience: float) -> Any:
         library = obstore()
         self._seen = found = credentials.find(self.address, self.options)
+        if found.endpoint:
+            _check_endpoint(found.endpoint, self.where)
         config = {key: value for key, value in found.config.items() if value is not None}
         if self._singly:
             config["disable_bulk_delete"] = True
         plain = found.endpoint.startswith("http://") or self.address.scheme == "http"
         client = {
-            "timeout": timedelta(seconds=self.patience / 2),
+            "timeout": timedelta(seconds=patience / 2),
             "connect_timeout": timedelta(seconds=min(5.0, self.patience / 2)),
             "user_agent": f"tensorkeep/{__version__}",
             "allow_http": plain,
-            **self.options.get("client_options", {}),
+            **_mapping("client_options", self.options),
         }
         retry = {
             "max_retries": 10,
@@ -100,8 +111,8 @@ class Connection:
                 "max_backoff": timedelta(seconds=min(5.0, self.patience / 4)),
                 "base": 2,
             },
-            "retry_timeout": timedelta(seconds=self.patience),
-            **self.options.get("retry_config", {}),
+            "retry_timeout": timedelta(seconds=patience),
+            **_mapping("retry_config", self.options),
         }
         try:
             if self.address.http:
@@ -127,10 +138,27 @@ def _fields(address: Address) -> dict[str, Any]:
     return {name: getattr(address, name) for name in Address.__dataclass_fields__}
 
 
-def _positive(name: str, value: Any) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+def _number(name: str, value: Any, least: float, most: float) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
         return float(value)
-    raise ArgumentError(f"{name} has to be a number above zero, not {value!r}")
+    raise ArgumentError(f"{name} has to be a number from {least:g} to {most:,.0f}, not {value!r}")
+
+
+def _mapping(name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    given = options.get(name) or {}
+    if not isinstance(given, Mapping):
+        raise ArgumentError(f"{name} has to be a dict, not {type(given).__name__}")
+    return given
+
+
+def _check_endpoint(endpoint: str, where: str) -> None:
+    """Refuse what obstore would panic at."""
+    if not re.fullmatch(r"https?://[^\s/]+(/[^\s]*)?", endpoint):
+        raise ArgumentError(
+            f"the endpoint {endpoint.rpartition('@')[2]!r} is no URL",
+            where=where,
+            cure="It starts with http:// or https://, such as http://minio.local:9000.",
+        )
 
 
 _connections: dict[tuple[Any, ...], Connection] = {}

@@ -13,7 +13,6 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -115,7 +114,15 @@ def _aws(address: Address, options: Mapping[str, Any], config: dict[str, Any], w
     if "region" not in given and not _variable("AWS_REGION", "AWS_DEFAULT_REGION"):
         config["region"] = profile.get("region", "us-east-1")
     if key := given.get("access_key_id"):
-        return Found(config, where, f"the key {key} given as an option")
+        told = f"the key {key} given as an option"
+        if not os.environ.get("AWS_SESSION_TOKEN") or given.keys() & {"session_token", "token"}:
+            return Found(config, where, told)
+        for option in ("access_key_id", "secret_access_key"):  # the token is of another key
+            config.pop(option, None)
+            config.pop(f"aws_{option}", None)
+        secret = given.get("secret_access_key") or os.environ.get("AWS_SECRET_ACCESS_KEY", "")
+        keys = {"access_key_id": key, "secret_access_key": secret, "token": None}
+        return Found(config, where, told, lambda: {**keys, "expires_at": None})
     if (key := os.environ.get("AWS_ACCESS_KEY_ID")) and not options.get("profile"):
         return Found(config, where, f"the key {key} of AWS_ACCESS_KEY_ID")
     if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
@@ -148,10 +155,9 @@ def _profile(options: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     """
     asked = str(options.get("profile") or _variable("AWS_PROFILE", "AWS_DEFAULT_PROFILE"))
     name = asked or "default"
-    home = Path.home() / ".aws"
     places = {
-        os.environ.get("AWS_CONFIG_FILE") or str(home / "config"): f"profile {name}",
-        os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or str(home / "credentials"): name,
+        os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config": f"profile {name}",
+        os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials": name,
     }
     found: dict[str, str] = {}
     there = False

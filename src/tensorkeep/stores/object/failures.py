@@ -32,6 +32,7 @@ _REGIONS = (
     re.compile(r"\.s3[.-]([a-z]{2,3}-[a-z-]+-\d)\.amazonaws"),
 )
 _URL = re.compile(r"https?://[^\s\")]+")
+_LOGIN = re.compile(r"//[^/]*@")
 _RETRIES = re.compile(r"after (\d+) retries")
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "specified bucket does not exist")
 _REFUSED = {
@@ -55,8 +56,7 @@ def failure(
     if isinstance(error, TensorKeepError):
         return error
     text = str(error)
-    kind = type(error).__name__
-    status = int(match[1]) if (match := _STATUS.search(text)) else 0
+    kind, status = type(error).__name__, status_of(error)
     code = (match[1] or match[2]) if (match := _CODE.search(text)) else ""
     if any(name in text for name in _NO_BUCKET):
         return _no_bucket(where, connection)
@@ -111,13 +111,18 @@ def failure(
     return StoreError(_line(text), where=where)
 
 
+def status_of(error: BaseException | None) -> int:
+    """Give the status that a server answered; 0 where an error is of another kind."""
+    match = _STATUS.search(str(error))
+    return int(match[1]) if match else 0
+
+
 def passes(error: BaseException) -> bool:
     """Say whether an error of obstore's may be gone at the next try, or hide that it was done."""
-    text = str(error)
-    status = int(match[1]) if (match := _STATUS.search(text)) else 0
+    status = status_of(error)
     if status == 501:
         return False
-    return status >= 500 or status in (408, 409, 429) or (not status and "HTTP error" in text)
+    return status >= 500 or status in (408, 409, 429) or (not status and "HTTP error" in str(error))
 
 
 def again(act: Callable[[], _T], patience: float) -> _T:
@@ -231,11 +236,10 @@ def _answered(text: str) -> str:
 def _line(text: str) -> str:
     """Give the first line of an error's text, its URLs without what may be secret."""
     line = text.strip().partition("\n")[0].partition(": <?xml")[0]
-    line = _URL.sub(lambda match: match[0].partition("?")[0], line)
+    line = _URL.sub(lambda match: _LOGIN.sub("//", match[0].partition("?")[0]), line)
     return line if len(line) <= 300 else f"{line[:297]}..."
 
 
 def refuses(error: BaseException) -> bool:
     """Say whether an error of obstore's means that the server has no such request."""
-    match = _STATUS.search(str(error))
-    return bool(match and int(match[1]) in (405, 501)) or "NotImplemented" in str(error)
+    return status_of(error) in (405, 501) or "NotImplemented" in str(error)

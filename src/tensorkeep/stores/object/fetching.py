@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tensorkeep.errors import MissingError, StoreError, TensorKeepError
+from tensorkeep.stores.object import failures
 
 if TYPE_CHECKING:
     from tensorkeep.stores.object.connection import Connection
@@ -48,7 +49,7 @@ class Version:
         try:
             result = ask(connection, key, where, {"range": (0, HEAD)})
         except TensorKeepError as error:
-            if "416" not in str(error.__cause__):
+            if failures.status_of(error.__cause__) != 416:
                 raise
             result = ask(connection, key, where)  # an empty object has no range
         self.size, self.etag, self.modified = described(result.meta)

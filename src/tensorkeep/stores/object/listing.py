@@ -100,7 +100,9 @@ def _before(full: str) -> str | None:
     if not full:
         return None
     last = ord(full[-1])
-    return full[:-1] + chr(last - 1) if last > 33 else full[:-1] or None
+    if last <= 33 or last == 0xE000:  # before which there are control characters and surrogates
+        return full[:-1] or None
+    return full[:-1] + chr(last - 1)
 
 
 def list_folders(connection: Connection, prefix: str) -> list[str]:

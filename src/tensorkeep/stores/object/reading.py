@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -160,18 +160,20 @@ class RemoteSource(Source):
             self._fill(start, buffer)
             return
         size = max(_PIECE, -(-buffer.nbytes // _REQUESTS))
-        rest = [
-            self._in_thread(partial(self._fill, start + at, buffer[at : at + size]))
-            for at in range(size, buffer.nbytes, size)
-        ]
+        rest: list[Future[None]] = []
         try:
+            for at in range(size, buffer.nbytes, size):
+                fill = partial(self._fill, start + at, buffer[at : at + size])
+                rest.append(self._in_thread(fill))
             self._fill(start, buffer[:size])
             for future in rest:
                 future.result()
-        except BaseException:
+        except (RuntimeError, CancelledError):  # another thread closed it meanwhile
+            self._check_open()
+            raise
+        finally:
             for future in rest:
                 future.cancel()
-            raise
 
     def _in_thread(self, task: Callable[[], None]) -> Future[None]:
         with self._lock:

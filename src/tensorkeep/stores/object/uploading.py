@@ -111,7 +111,8 @@ class _Parts:
         self._left = False
         self._taken = self._ended = False  # the first part, the last one
         self._token = uuid.uuid4().hex
-        store, concurrency = connection.store, connection.concurrency
+        concurrency = connection.concurrency
+        store = connection.store_for(part * concurrency)
 
         def put() -> str:
             try:
@@ -181,7 +182,10 @@ class _Parts:
         self.send(None)
         self._done.wait()
         self._check()
-        found = self._connection.store.head(self._path)
+        try:
+            found = self._connection.store.head(self._path)
+        except Exception as error:
+            raise self._connection.failure(error, self._where) from None
         if found["size"] != size and (found["e_tag"] or "") == self._etag:
             raise StoreError(f"{found['size']:,} bytes arrived, not {size:,}", where=self._where)
 
@@ -305,17 +309,15 @@ class Upload:
         start, stop = self._kept or (0, 0)
         rest = b"".join(self._spool.pieces(start, stop))
         if self._parts is None:
+            store = self._connection.store_for(len(rest) * self._connection.concurrency)
             try:
-                self._connection.store.put(self._path, rest, use_multipart=False)
+                store.put(self._path, rest, use_multipart=False)
             except Exception as error:
                 raise self._connection.failure(error, self._where) from None
             return
-        try:
-            if rest:
-                self._parts.send(rest)
-            self._parts.finish(self._sent + len(rest))
-        except TimeoutError as error:
-            raise self._connection.failure(error, self._where) from None
+        if rest:
+            self._parts.send(rest)
+        self._parts.finish(self._sent + len(rest))
         self._parts = None
 
     def abort(self) -> None:
