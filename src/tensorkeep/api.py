@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -158,20 +159,21 @@ def load(
             raise _quantized(state, packed)
         if verify:
             _need_digests(state, wanted)
-            checksum.check_all([state.checks[name] for name in wanted if name in state.checks])
         report = _reporter(progress, tensors)
-        digests = state.digests if verify else None
+        read = partial(read_arrays, progress=report)
+        if verify:
+            read = partial(read, digests=state.digests, checks=state.checks)
         cast = {n: t for n, t in tensors.items() if to is not None and t.dtype.kind == "float"}
         apart = cast.keys() | set(packed)
         kept = {n: t for n, t in tensors.items() if n not in apart} if apart else tensors
-        arrays = read_arrays(kept, copy=copy, digests=digests, progress=report)
+        arrays = read(kept, copy=copy)
         if to is not None:
-            for name, array in read_arrays(cast, digests=digests, progress=report).items():
+            for name, array in read(cast).items():
                 with np.errstate(all="ignore"):  # what does not fit becomes infinite, as asked
                     arrays[name] = cast_array(array, to)
             for name in packed:  # one at a time: in between they are float32
                 one = {name: tensors[name]}
-                (array,) = read_arrays(one, digests=digests, progress=report).values()
+                (array,) = read(one).values()
                 with np.errstate(all="ignore"):
                     arrays[name] = array.astype(to.numpy, copy=False)
 

@@ -7,6 +7,7 @@ not wanted between two tensors, and to have many under way at a time, whatever t
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from tensorkeep.checksum import THREADS, digest, mismatch
+from tensorkeep.checksum import THREADS, check_all, digest, mismatch
 from tensorkeep.dtypes import STRING, DType
 from tensorkeep.source import Source, innermost
 from tensorkeep.store import Progress
@@ -31,11 +32,27 @@ _REMOTE_GAP = 1 << 20  # the same over a network, where as many at least are wan
 _REQUESTS = 16  # over a network at a time
 
 
+_Task = tuple[int, Callable[[], None]]  # how many bytes it reads, and what reads them
+
+
+class Filling(ABC):
+    """The check of a tensor, all of which it reads: so it can fill an array with it meanwhile."""
+
+    @abstractmethod
+    def __call__(self) -> None:
+        """Check the tensor alone."""
+
+    @abstractmethod
+    def fills(self, array: npt.NDArray[Any]) -> Iterator[_Task]:
+        """Give tasks that fill an array of its type and shape, each checking what it reads."""
+
+
 def read_arrays(
     tensors: Mapping[str, Tensor],
     *,
     copy: bool = False,
     digests: Mapping[str, str] | None = None,
+    checks: Mapping[str, Callable[[], None]] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Read tensors as writable arrays that share nothing with the file.
@@ -47,6 +64,7 @@ def read_arrays(
         tensors: what to read, by name.
         copy: read mapped files too.
         digests: the XXH3-128 that tensors have to have, by name; the others are not checked.
+        checks: the containers' own checks, by name, which have to hold too.
         progress: called with the number of bytes read since the last call.
 
     Raises:
@@ -58,7 +76,14 @@ def read_arrays(
     plain: dict[str, Tensor] = {}
     maps: dict[Source, memoryview | None] = {}
     alignments: dict[DType, int] = {}
+    filling: dict[str, Tensor] = {}
+    if checks:
+        filling = {n: t for n, t in tensors.items() if isinstance(checks.get(n), Filling)}
+        check_all([checks[name] for name in tensors if name in checks and name not in filling])
+        _fill(filling, checks, arrays, progress)
     for name, tensor in tensors.items():
+        if name in filling:
+            continue
         kind, source, offset = tensor.dtype, tensor.source, tensor.offset
         alignment = alignments.get(kind)
         if alignment is None:
@@ -80,6 +105,25 @@ def read_arrays(
     if plain:
         _read(plain, arrays, expected, progress)
     return arrays
+
+
+def _fill(
+    tensors: Mapping[str, Tensor],
+    checks: Mapping[str, Callable[[], None]],
+    arrays: dict[str, npt.NDArray[Any]],
+    progress: Progress | None,
+) -> None:
+    near: list[_Task] = []
+    far: list[_Task] = []
+    for name, tensor in tensors.items():
+        check = checks[name]
+        assert isinstance(check, Filling)
+        arrays[name] = np.empty(tensor.shape, tensor.dtype.numpy)
+        (far if tensor.source.remote else near).extend(check.fills(arrays[name]))
+    _run_all(near, progress)
+    if far:
+        with ThreadPoolExecutor(min(_REQUESTS, len(far))) as pool:
+            _report(pool.map(lambda task: _run([task]), far), progress)
 
 
 def _unwrapped(tensor: Tensor) -> Tensor:
@@ -235,9 +279,6 @@ def _requests(
         return now - before
 
     return [partial(fetch, start) for start in starts]
-
-
-_Task = tuple[int, Callable[[], None]]  # how many bytes it reads, and what reads them
 
 
 def _run_all(tasks: Iterable[_Task], progress: Progress | None) -> None:

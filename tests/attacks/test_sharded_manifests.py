@@ -168,8 +168,14 @@ def test_pieces_that_are_the_same_bytes_twice(folder: Path) -> None:
 def test_too_many_pieces() -> None:
     row = {"dtype": "int8", "shape": [10**9], "pieces": 1_500_000, "name": "w"}
     document: Document = {
-        "version": 2, "step": 1, "time": 0, "reason": "", "writer": "", "metrics": {},
-        "metadata": {}, "parent": None,
+        "version": 2,
+        "step": 1,
+        "time": 0,
+        "reason": "",
+        "writer": "",
+        "metrics": {},
+        "metadata": {},
+        "parent": None,
         "files": {"state.json": {"size": 1, "xxh3_128": "0" * 32}},
         "tensors": {"a": row, "b": row},
         "pieces": {},

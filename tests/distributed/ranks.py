@@ -50,25 +50,28 @@ class Killing(Source):
         raise AssertionError
 
 
-def run_rank(run: Path, rank: int, tokens: list[str], barrier: Any) -> None:
-    save = save_of(run, rank, 1, tokens[0], timeout=60.0, durable=True)
-    if rank == 0:
-        save.open()
+def run_ranks(run: Path, ranks: tuple[int, ...], tokens: list[str], barrier: Any) -> None:
+    """Be several ranks, one after the other: processes are expensive."""
+    saves = [save_of(run, rank, 1, tokens[0], timeout=60.0, durable=True) for rank in ranks]
+    if 0 in ranks:
+        saves[0].open()
     barrier.wait(60)
-    save.put(parts_of(rank, 1), objects={"step": 1} if rank == 2 else {})
-    if rank == 0:
-        save.commit(skeleton=skeleton, metrics={"loss": 0.5}, reason="test")
+    for rank, save in zip(ranks, saves, strict=True):
+        save.put(parts_of(rank, 1), objects={"step": 1} if rank == 2 else {})
+    if 0 in ranks:
+        saves[0].commit(skeleton=skeleton, metrics={"loss": 0.5}, reason="test")
     barrier.wait(60)
-    save = save_of(run, rank, 2, tokens[1], timeout=1.0)
-    if rank == 0:
-        save.open()
+    saves = [save_of(run, rank, 2, tokens[1], timeout=1.0) for rank in ranks]
+    if 0 in ranks:
+        saves[0].open()
     barrier.wait(60)
-    parts = parts_of(rank, 2)
-    if rank == 3:
-        parts.append(Part("x", Tensor(tk.dtypes.UINT8, (9,), Killing(9, "x")), (0,), (9,)))
-    save.put(parts)
-    if rank == 0:
+    for rank, save in zip(ranks, saves, strict=True):
+        parts = parts_of(rank, 2)
+        if rank == 3:
+            parts.append(Part("x", Tensor(tk.dtypes.UINT8, (9,), Killing(9, "x")), (0,), (9,)))
+        save.put(parts)
+    if 0 in ranks:
         try:
-            save.commit()
+            saves[0].commit()
         except StoreError as error:
             (run / "told").write_text(str(error))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.distributed.ranks import RANKS, expected, parts_of, run_rank, save_of, skeleton
+from tests.distributed.ranks import RANKS, expected, parts_of, run_ranks, save_of, skeleton
 from tests.distributed.sharding import CUTS, TREE, grid, matrices, part, save_sharded
 
 import tensorkeep as tk
@@ -32,18 +32,18 @@ def newest(run: Path) -> int | None:
     return rows[-1].step if rows else None
 
 
-def test_four_processes_and_one_of_them_killed(tmp_path: Path) -> None:
+def test_two_processes_and_one_of_them_killed(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    barrier, tokens = context.Barrier(RANKS), [new_token(), new_token()]
-    ranks = [
-        context.Process(target=run_rank, args=(tmp_path, rank, tokens, barrier))
-        for rank in range(RANKS)
+    barrier, tokens = context.Barrier(2), [new_token(), new_token()]
+    processes = [
+        context.Process(target=run_ranks, args=(tmp_path, ranks, tokens, barrier))
+        for ranks in ((0, 1), (2, 3))
     ]
-    for process in ranks:
+    for process in processes:
         process.start()
-    for process in ranks:
+    for process in processes:
         process.join(60)
-    assert [process.exitcode for process in ranks] == [0, 0, 0, -signal.SIGKILL]
+    assert [process.exitcode for process in processes] == [0, -signal.SIGKILL]
     assert_equal_states(tk.load(tmp_path / "step-1", verify=True), expected(1))
     told = (tmp_path / "told").read_text()
     assert "rank 3 of 4 did not finish: they are waited for since" in told
@@ -157,15 +157,44 @@ def test_parts_that_make_no_sense(run: Path) -> None:
         (Part("w", whole, (-1, 0), (9, 9)), "not inside"),
         (Part("../w", whole, (0, 0), (4, 4)), "as a folder"),
         (Part("w", Tensor.of(np.array(["a"])), (0,), (2,)), "not split"),
+        (Part("w", Tensor.of(np.zeros(2)), (2**62,), (2**63,)), "no tensor can have the shape"),
+        (Part("w", Tensor.of(np.zeros((0, 2))), (0, 0), (0, 2**63)), "no tensor can have"),
     ):
         with pytest.raises(ArgumentError, match=told):
             ranks[0].put([bad])
     with pytest.raises(ArgumentError, match="given twice"):
         ranks[0].put([Part("w", whole, (0, 0), (4, 4))] * 2)
+    given: Any
+    for given, told in (
+        (("w", array, (0, 0), (4, 4)), "'w' is a ndarray"),
+        ((7, whole, (0, 0), (4, 4)), "Give a name"),
+        (("w", whole, (0.0, 0), (4, 4)), "offsets of 'w'"),
+        (("w", whole, (0, 0), None), "shape of 'w'"),
+    ):
+        with pytest.raises(ArgumentError, match=told):
+            Part(*given)
+    assert Part("w", whole, np.zeros(2, int), [np.int8(4), 4]) == Part("w", whole, (0, 0), (4, 4))  # type: ignore[arg-type]
     for rank in ranks:
         rank.put([])
     with pytest.raises(ArgumentError, match="no rank has put 'q'"):
         ranks[0].commit(order=["q"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"metrics": {"loss": [1]}}, "'loss' is a list"),
+        ({"metadata": {"a": {1}}}, "not JSON"),
+        ({"reason": 5}, "reason is a int"),
+    ],
+)
+def test_what_could_not_be_read_again_replaces_nothing(
+    run: Path, options: dict[str, Any], told: str
+) -> None:
+    ranks = begin(run, 1, overwrite=True)
+    put_all(ranks, lambda rank: parts_of(rank, 1))
+    with pytest.raises(TensorKeepError, match=told):
+        ranks[0].commit(**options)
 
 
 def test_damaged_parts_are_found(run: Path) -> None:
@@ -218,6 +247,10 @@ def test_steps_and_arguments(run: Path) -> None:
             SharedSave(path, rank=0, ranks=1, token=token)
     for options, told in (
         ({"rank": 2}, "no rank 2 of 2"),
+        ({"rank": "0"}, "no rank '0' of 2"),
+        ({"ranks": None}, "no rank 0 of None"),
+        ({"token": None}, "is no token"),
+        ({"timeout": "soon"}, "timeout"),
         ({"token": "x"}, "is no token"),
         ({"timeout": 0}, "timeout"),
         ({"step": 8}, "the path says step-00000007"),
@@ -258,6 +291,19 @@ def test_names_that_look_like_numbered_ones(tmp_path: Path) -> None:
     arrays = {"w": np.arange(6), "w~1": np.arange(6) + 9, "w~2": np.arange(2)}
     cuts = {"w": grid((6,), (3,)), "w~1": grid((6,), (2,))}
     save_sharded(tmp_path / "step-1", arrays, cuts, ranks=1)
+    assert_equal_states(tk.load(tmp_path / "step-1", verify=True), arrays)
+
+
+def test_names_in_the_files_that_differ_by_rank(tmp_path: Path) -> None:
+    """A rank may have several pieces of a tensor in one file, and more ranks than one may."""
+    arrays = {"w": np.arange(24).reshape(12, 2), "v": np.arange(8.0)}
+    cuts = {"w": grid((12, 2), (12, 1)), "v": grid((8,), (4,))}
+    manifest = save_sharded(tmp_path / "step-1", arrays, cuts, ranks=3)
+    names = [piece.name for piece in manifest.sharded["w"].pieces]
+    assert sorted(names) == sorted(["w", "w~1", "w~2", "w~3"] * 3)
+    found = read_manifest(locate(tmp_path / "step-00000001"))
+    for name, tensor in manifest.sharded.items():
+        assert list(found.sharded[name].pieces) == list(tensor.pieces)
     assert_equal_states(tk.load(tmp_path / "step-1", verify=True), arrays)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # which optimizers would import in every rank
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn

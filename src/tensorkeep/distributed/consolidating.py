@@ -7,11 +7,13 @@ digests on the way.
 from __future__ import annotations
 
 import os
+import posixpath
 from dataclasses import dataclass
 
 from tensorkeep import api, formats
 from tensorkeep.checkpoint.layout import Parts, parts_of
-from tensorkeep.errors import ArgumentError
+from tensorkeep.errors import ArgumentError, MissingError
+from tensorkeep.formats.safetensors.checkpoint import is_checkpoint
 from tensorkeep.formats.safetensors.shards import INDEX
 from tensorkeep.formats.safetensors.streaming import streamed
 from tensorkeep.hidden import failed_write
@@ -66,7 +68,7 @@ def consolidate(
         progress: called with the bytes done and the total.
 
     Raises:
-        ArgumentError: the state has no such part.
+        ArgumentError: the state has no such part; or the target is a checkpoint, or a file of one.
         CorruptError: a piece is not what was saved; nothing is written then.
         StoreError: the disk is full or failed.
 
@@ -82,6 +84,7 @@ def consolidate(
     with api.open(source) as state:
         parts = parts_of(state, state.skeleton)
         chosen = state if everything else _part(state, parts, part)
+        _refuse_checkpoint(target)
         location = _file(target, ALL if everything else part)
         size = chosen.nbytes
         written = streamed(chosen)
@@ -111,6 +114,24 @@ def _part(state: State, parts: Parts, part: str) -> State:
         skeleton=None,
         metadata={},
     )
+
+
+def _refuse_checkpoint(target: Target) -> None:
+    """Refuse to write into a checkpoint, whose files its manifest vouches for."""
+    folder = locate(target)
+    if folder.key.endswith((_ENDING, INDEX)):
+        folder = Location(folder.store, posixpath.dirname(folder.key))
+    try:
+        folder = formats.find(folder)  # by its short name too
+        there = is_checkpoint(folder)
+    except MissingError:
+        return
+    if there:
+        raise ArgumentError(
+            "is a checkpoint, which would no longer be what its manifest says",
+            where=folder.where,
+            cure="Give a folder of its own.",
+        )
 
 
 def _file(target: Target, stem: str) -> Location:

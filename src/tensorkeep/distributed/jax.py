@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorkeep import api
-from tensorkeep.checkpoint.arguments import check_metadata, check_metrics
 from tensorkeep.checkpoint.filling import fill
 from tensorkeep.checkpoint.stateful import capture
 from tensorkeep.distributed.jax_processes import Channel
@@ -104,8 +103,8 @@ def save(
         skeleton, order, sharding = _put(jax, tree, shared, channel)
         shared.commit(
             skeleton=skeleton,
-            metadata=check_metadata(metadata),
-            metrics=check_metrics(metrics),
+            metadata=metadata,
+            metrics=metrics,
             reason=reason,
             sharding=sharding,
             order=order,

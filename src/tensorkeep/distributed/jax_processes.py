@@ -14,6 +14,7 @@ from tensorkeep.errors import ArgumentError, StoreError
 
 _CALLS: Counter[str] = Counter()  # saves so far, by what they were called
 _FAILED = "failed: "
+_LONGEST = 2**40  # milliseconds
 
 
 class Channel:
@@ -47,7 +48,7 @@ class Channel:
             StoreError: it has failed, or told nothing in time.
         """
         assert self._client is not None
-        milliseconds = int(1000 * self._timeout * patience)
+        milliseconds = int(min(1000 * self._timeout * patience, _LONGEST))
         try:
             told = str(self._client.blocking_key_value_get(f"{self._key}/{what}", milliseconds))
         except RuntimeError as error:

@@ -8,8 +8,8 @@ from typing import Any
 
 from tensorkeep.dtypes import DTYPES, DType
 from tensorkeep.errors import ArgumentError, FormatError, UnsafeError
-from tensorkeep.formats.safetensors.manifest import Entry, File, Manifest, Piece, Sharded
-from tensorkeep.formats.safetensors.pieces import columns_of, parse_pieces, row_of
+from tensorkeep.formats.safetensors.joining import join
+from tensorkeep.formats.safetensors.manifest import Entry, File, Manifest, Sharded
 from tensorkeep.notes import is_shape
 from tensorkeep.state import Json
 
@@ -40,7 +40,7 @@ def merge(
     files: dict[str, File] = {}
     objects: dict[str, Json] = {}
     entries: dict[str, Entry] = {}
-    pieces: dict[str, list[Piece]] = {}
+    pieces: dict[str, list[Sharded]] = {}
     empty: dict[str, tuple[DType, tuple[int, ...]]] = {}
     first: dict[str, tuple[int, Sharded | Entry]] = {}
     for rank, part in enumerate(parts):
@@ -66,17 +66,14 @@ def merge(
             if isinstance(tensor, Entry):
                 entries[name] = tensor
             else:
-                pieces.setdefault(name, []).extend(tensor.pieces)
-    sharded = {
-        name: Sharded(known.dtype, known.shape, pieces[name], sharding.get(name))
-        for name, (_, known) in first.items()
-        if name in pieces
-    }
+                pieces.setdefault(name, []).append(tensor)
     if both := empty.keys() & first.keys():
         raise ArgumentError(f"{min(both)!r} has elements for some ranks alone", where=where)
     names = _ordered({**first, **empty}, order, where)
-    sharded = {name: sharded[name] for name in names if name in sharded}
-    return Merged(files, entries, _checked(sharded, files, where), objects, names, empty)
+    sharded = _joined(
+        {name: pieces[name] for name in names if name in pieces}, files, sharding, where
+    )
+    return Merged(files, entries, sharded, objects, names, empty)
 
 
 def _add_empty(
@@ -106,27 +103,18 @@ def _ordered(
     return tuple(dict.fromkeys((*names, *found)))
 
 
-def _checked(
-    sharded: Mapping[str, Sharded], files: Mapping[str, File], where: str
+def _joined(
+    pieces: Mapping[str, Sequence[Sharded]],
+    files: Mapping[str, File],
+    sharding: Mapping[str, Json],
+    where: str,
 ) -> dict[str, Sharded]:
-    """Check that the pieces are all of each tensor; gives them as compact as a manifest's."""
-    if not sharded:
-        return {}
-    known: dict[str, int] = {}
-    rows = {name: row_of(tensor, known) for name, tensor in sharded.items()}
-    document = {"pieces": columns_of(sharded, files)}
     sizes = {name: file.size for name, file in files.items()}
-    for row in rows.values():
-        row.pop("sharding", None)
     try:
-        found = parse_pieces(document, rows, sizes, where)
+        return join(pieces, sizes, sharding, where)
     except (FormatError, UnsafeError) as error:
         raise ArgumentError(
             f"the ranks' parts do not fit together: {error.problem}",
             where=where,
             cure="Every element has to be put by exactly one rank.",
         ) from None
-    return {
-        name: Sharded(tensor.dtype, tensor.shape, tensor.pieces, sharded[name].sharding)
-        for name, tensor in found.items()
-    }

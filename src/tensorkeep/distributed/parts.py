@@ -6,6 +6,8 @@ The header of each file tells of its tensors which boxes of which whole ones the
 
 from __future__ import annotations
 
+import math
+import operator
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ from functools import partial
 import xxhash
 
 from tensorkeep import checksum
-from tensorkeep.checkpoint.folder import Draft
+from tensorkeep.checkpoint.folder import Draft, SharedDraft
 from tensorkeep.checkpoint.layout import parts_of
 from tensorkeep.dtypes import STRING, DType, count_of
 from tensorkeep.errors import ArgumentError, CorruptError
@@ -58,6 +60,19 @@ class Part:
     offsets: tuple[int, ...]
     shape: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        if type(self.name) is not str or not isinstance(self.tensor, Tensor):
+            raise ArgumentError(
+                f"a part of {self.name!r:.60} is a {type(self.tensor).__name__}",
+                cure="Give a name, and a Tensor: Tensor.of(array).",
+            )
+        for what in ("offsets", "shape"):
+            try:
+                plain = tuple(operator.index(number) for number in getattr(self, what))
+            except TypeError as error:
+                raise ArgumentError(f"the {what} of {self.name!r:.60}: {error}") from None
+            object.__setattr__(self, what, plain)
+
     @property
     def is_whole(self) -> bool:
         """Whether the box is all of the tensor."""
@@ -96,7 +111,7 @@ def part_name(rank: int) -> str:
 
 
 def write_part(
-    draft: Draft,
+    draft: SharedDraft,
     shared: Shared,
     parts: Iterable[Part],
     objects: Mapping[str, Json],
@@ -143,8 +158,7 @@ def write_part(
         },
         order=tuple(dict.fromkeys(part.name for part in kept)),
     )
-    data = manifest.dump()
-    draft.put(part_name(shared.rank), [data], len(data))
+    draft.report(part_name(shared.rank), manifest.dump())
 
 
 def read_part(data: bytes, where: str, shared: Shared, rank: int) -> Manifest:
@@ -176,6 +190,8 @@ def _is_kept(part: Part) -> bool:
     inside = len(box) == len(shape) == len(offsets) and all(
         0 <= o <= o + b <= s for o, b, s in zip(offsets, box, shape, strict=True)
     )
+    if inside and math.prod(size or 1 for size in shape) >= 2**59:
+        raise ArgumentError(f"no tensor can have the shape {shape} of {part.name!r}")
     if not inside:
         raise ArgumentError(
             f"a part of {part.name!r} of shape {box} at {offsets} is not inside of {shape}"

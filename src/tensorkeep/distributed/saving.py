@@ -23,10 +23,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import xxhash
 
+from tensorkeep.checkpoint.arguments import check_metadata, check_metrics
 from tensorkeep.checkpoint.folder import Folder, SharedDraft, name_of, open_folder
 from tensorkeep.checkpoint.rng import RNG
 from tensorkeep.distributed.merging import merge
@@ -121,13 +122,14 @@ class SharedSave:
         run, named = split_step(path)
         if step is not None and step != named:
             raise ArgumentError(f"the step is {step}, but the path says {name_of(named)}")
-        if not 0 <= rank < ranks <= _MAX_RANKS:
-            raise ArgumentError(f"there is no rank {rank} of {ranks}")
-        if not _TOKEN.fullmatch(token):
+        if not type(rank) is type(ranks) is int or not 0 <= rank < ranks <= _MAX_RANKS:
+            raise ArgumentError(f"there is no rank {rank!r} of {ranks!r}")
+        if not _TOKEN.fullmatch(str(token)):
             raise ArgumentError(
                 f"{token!r} is no token", cure="Have one process call new_token() and tell it."
             )
-        if not timeout > 0:
+        seconds: object = timeout
+        if not isinstance(seconds, int | float) or not seconds > 0:
             raise ArgumentError(f"timeout cannot be {timeout!r}", cure="Give seconds.")
         self.step = named
         self.token = token
@@ -181,7 +183,7 @@ class SharedSave:
         told = str(error) or type(error).__name__
         data = dump_json({"token": self.token, "rank": rank, "error": told[:_MAX_MESSAGE]})
         with contextlib.suppress(OSError, TensorKeepError):  # the time-out tells it then
-            self._joined().put(f"failed-{rank:05}.json", [data.encode()], None)
+            self._joined().report(f"failed-{rank:05}.json", data.encode())
         if not self._locked:
             self.close()
 
@@ -246,7 +248,7 @@ class SharedSave:
         *,
         skeleton: Skeleton | Callable[[dict[str, Json]], Skeleton | None] | None = None,
         metadata: Mapping[str, Json] | None = None,
-        metrics: Mapping[str, float | str] | None = None,
+        metrics: Mapping[str, Any] | None = None,
         reason: str = "",
         sharding: Mapping[str, Json] | None = None,
         order: Iterable[str] | None = None,
@@ -268,12 +270,16 @@ class SharedSave:
             StoreError: ranks are missing after the time-out, or one failed: the message names them;
                 or another coordinator has taken over. The checkpoint before stays the newest.
             ArgumentError: the parts are not all of each tensor, or contradict one another.
+            UnsupportedError: metadata or metrics are not what JSON holds.
         """
         try:
             if not self._locked:
                 raise ArgumentError(
                     "nobody has opened this save", cure="Call open() before the ranks begin."
                 )
+            if not isinstance(reason, str):
+                raise ArgumentError(f"the reason is a {type(reason).__name__}", cure="Give text.")
+            kept, measured = check_metadata(metadata), check_metrics(metrics)
             parts = self._wait()
             merged = merge(parts, sharding or {}, order, self.where)
             draft = self._joined()
@@ -287,8 +293,8 @@ class SharedSave:
                 step=self.step,
                 time=time.time(),
                 reason=reason,
-                metrics=dict(metrics or {}),
-                metadata=dict(metadata or {}),
+                metrics=measured,
+                metadata=kept,
                 writer=f"tensorkeep {__version__}",
                 files={**merged.files, **empty.files, STATE: noted},
                 tensors={name: whole[name] for name in merged.order if name in whole},
@@ -403,7 +409,10 @@ def _split(path: Target) -> tuple[Target, str]:
     store = path.store if isinstance(path, Location) else path
     if isinstance(store, ObjectStore):
         return store.split()
-    text = store.where if isinstance(store, Store) else os.fsdecode(os.fspath(store))
+    try:
+        text = store.where if isinstance(store, Store) else os.fsdecode(os.fspath(store))
+    except TypeError:
+        raise ArgumentError(f"a checkpoint's path is a {type(path).__name__}") from None
     full = text.rstrip("/")
     around, _, name = full.rpartition("/")
     return around or ("/" if full.startswith("/") else "."), name

@@ -129,11 +129,11 @@ class Gathered(Source):
         return any(box.tensor.source.remote for box in self.boxes[:1])
 
     def _read(self, start: int, stop: int) -> memoryview:
+        if start == stop:
+            return memoryview(b"")
         group, width = self._kind.group
         first = start // width * group
         last = min(-(-stop // width) * group, count_of(self._shape))
-        if first == last:
-            return memoryview(b"")
         found = self._elements((), self.boxes, first, last)
         data = pack(found, self._kind) if self._kind.packed else found.view(np.uint8)
         skip = start - first // group * width

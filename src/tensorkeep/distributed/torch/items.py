@@ -112,6 +112,25 @@ class OnDevice(Source):
             buffer[at:stop] = self._read(start + at, start + stop)
 
 
+def shardings_of(planner: Any) -> dict[str, Json]:
+    """Say how DTensors lie over their meshes, by name, as far as the planner has them."""
+    from torch.distributed.tensor import DTensor
+
+    state = getattr(planner, "state_dict", None)
+    tensors = state.items() if isinstance(state, dict) else ()
+    return {name: _described(tensor) for name, tensor in tensors if isinstance(tensor, DTensor)}
+
+
+def _described(tensor: Any) -> Json:
+    mesh = tensor.device_mesh
+    names = mesh.mesh_dim_names or map(str, range(mesh.ndim))
+    return {
+        "kind": "DTensor",
+        "mesh": {"axes": list(names), "shape": list(mesh.shape)},
+        "placements": [repr(placement) for placement in tensor.placements],
+    }
+
+
 def value_of(item: Any, planner: Any) -> Any:
     """Give what an item holds that is no tensor: the object itself, where the planner has it.
 

@@ -47,8 +47,9 @@ def paths_of(planner_data: Any, names: list[str]) -> dict[str, Path]:
     """
     if planner_data is None:
         return {name: (name,) for name in names}
+    wanted = set(names)
     try:
-        found = {name: tuple(planner_data[name]) for name in planner_data if name in set(names)}
+        found = {name: tuple(planner_data[name]) for name in planner_data if name in wanted}
         plain = all(type(part) in (str, int) for path in found.values() for part in path)
         if plain and len(found) == len(names) and all(found.values()):
             return found

@@ -13,6 +13,7 @@ from tensorkeep.distributed.torch.items import (
     described,
     part_of_tensor,
     parts_of_value,
+    shardings_of,
     value_of,
 )
 from tensorkeep.distributed.torch.nesting import WHOLE, nest, paths_of
@@ -84,6 +85,7 @@ class Writing:
         self._coordinates = False
         self._ticket: Ticket | None = None  # of the coordinator
         self._save: SharedSave | None = None
+        self._sharding: dict[str, Json] = {}  # of the coordinator
         self._roll: Roll | None = None
         self._watch: threading.Timer | None = None
 
@@ -167,6 +169,8 @@ class Writing:
 
         ticket: Ticket = self._ticket or _received.ticket
         save = self._save or self._open(ticket)
+        if self._save is not None:
+            self._sharding = shardings_of(planner)
         try:
             self._put(save, plan, planner)
         except BaseException as error:
@@ -227,7 +231,7 @@ class Writing:
 
         values = told.BytesStorageMetadata
         order = [n for n in paths if not isinstance(metadata.state_dict_metadata[n], values)]
-        self._save.commit(skeleton=skeleton, order=order)
+        self._save.commit(skeleton=skeleton, order=order, sharding=self._sharding)
         _unfinished.pop(locate(self.path).where, None)
         self._save = None
 

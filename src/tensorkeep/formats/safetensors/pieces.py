@@ -33,7 +33,7 @@ from tensorkeep.wire.text import dump_json
 
 MAX_PIECES = 2_000_000
 _HEX = re.compile("[0-9a-f]*")
-_WIDTH = 32  # hex digits of a digest
+DIGEST = 32  # hex digits of one
 
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -69,7 +69,7 @@ class Sharded:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Columns:
+class Columns:
     """All pieces of a document."""
 
     names: list[str]  # of the files
@@ -96,11 +96,11 @@ class _Columns:
         return {**columns, "names": self.others, "named": self.named.tolist()}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Pieces(Sequence[Piece]):
+@dataclass(slots=True, eq=False)  # not frozen, which takes thrice as long to make
+class Pieces(Sequence[Piece]):
     """The pieces of one tensor, made when they are asked for."""
 
-    columns: _Columns
+    columns: Columns
     name: str  # what the files call them
     axes: int
     first: int
@@ -127,7 +127,7 @@ class _Pieces(Sequence[Piece]):
             name=columns.others[named - 1] if named else self.name,
             start=start,
             stop=start + int(columns.nbytes[at]),
-            digest=columns.digests[at * _WIDTH : (at + 1) * _WIDTH],
+            digest=columns.digests[at * DIGEST : (at + 1) * DIGEST],
             offsets=tuple(columns.offsets[box].tolist()),
             shape=tuple(columns.sizes[box].tolist()),
         )
@@ -178,13 +178,13 @@ def columns_of(tensors: Mapping[str, Sharded], files: Mapping[str, Any]) -> dict
     return columns if not others else {**columns, "names": list(others), "named": named}
 
 
-def _as_they_were(tensors: Mapping[str, Sharded]) -> _Columns | None:
+def _as_they_were(tensors: Mapping[str, Sharded]) -> Columns | None:
     """Give the columns of a document whose tensors these are, all of them and in its order."""
-    columns: _Columns | None = None
+    columns: Columns | None = None
     at = 0
     for tensor in tensors.values():
         pieces = tensor.pieces
-        if not isinstance(pieces, _Pieces) or pieces.first != at:
+        if not isinstance(pieces, Pieces) or pieces.first != at:
             return None
         columns = columns or pieces.columns
         if pieces.columns is not columns or (columns.others and columns.named[at]):
@@ -195,7 +195,7 @@ def _as_they_were(tensors: Mapping[str, Sharded]) -> _Columns | None:
 
 def parse_pieces(
     document: Mapping[str, Any],
-    rows: Mapping[str, Any],
+    rows: Mapping[str, Mapping[str, Any]],
     files: Mapping[str, int],
     where: str,
     *,
@@ -214,29 +214,55 @@ def parse_pieces(
         CorruptError: the document contradicts itself.
         UnsafeError: there are more pieces than any real checkpoint has.
     """
-    tensors = [_read_row(name, row, where) for name, row in rows.items()]
-    names = list(rows)
-    counts = np.array([count for _, _, count, _, _ in tensors], np.int64)
-    total = sum(count for _, _, count, _, _ in tensors)
+    shardings = document.get("shardings", [])
+    if not isinstance(shardings, list):
+        raise CorruptError("the shardings are no list", where=where)
+    told = {name: _read_row(name, row, shardings, where) for name, row in rows.items()}
+    total = sum(row.pieces for row in told.values())
     if total > MAX_PIECES:
         raise UnsafeError(f"it lists more than {MAX_PIECES:,} pieces", where=where)
-    axes = np.array([len(shape) for _, shape, _, _, _ in tensors], np.int64)
-    columns = _read_columns(document.get("pieces"), list(files), total, int(counts @ axes), where)
+    axes = sum(row.pieces * len(row.shape) for row in told.values())
+    columns = _read_columns(document.get("pieces"), list(files), total, axes, where)
+    return checked(told, columns, files, where, whole=whole)
+
+
+class Row(NamedTuple):
+    """What is said of a tensor beside its pieces."""
+
+    kind: DType
+    shape: Axes
+    pieces: int
+    name: str
+    sharding: Json
+
+
+def checked(
+    rows: Mapping[str, Row],
+    columns: Columns,
+    files: Mapping[str, int],
+    where: str,
+    *,
+    whole: bool,
+) -> dict[str, Sharded]:
+    """Check that pieces fit their tensors and files, and give the tensors."""
+    names, told = list(rows), list(rows.values())
+    counts = np.array([row.pieces for row in told], np.int64)
+    axes = np.array([len(row.shape) for row in told], np.int64)
     firsts = np.cumsum(counts) - counts
     places = np.cumsum(counts * axes) - counts * axes
     sizes = np.array(list(files.values()), np.int64)
     for ndim in np.unique(axes).tolist():
         chosen = np.flatnonzero(axes == ndim)
-        told = [tensors[i] for i in chosen.tolist()]
+        some = [told[i] for i in chosen.tolist()]
         group = _Group(
             [names[i] for i in chosen.tolist()],
-            np.array([shape for _, shape, _, _, _ in told], np.int64).reshape(len(told), ndim),
-            np.array([kind.bits for kind, _, _, _, _ in told], np.int64),
+            np.array([row.shape for row in some], np.int64).reshape(len(some), ndim),
+            np.array([row.kind.bits for row in some], np.int64),
             counts[chosen],
             where,
         )
-        pieces = _ranges(firsts[chosen], counts[chosen])
-        boxes = _ranges(places[chosen], counts[chosen] * ndim).reshape(len(pieces), ndim)
+        pieces = ranges(firsts[chosen], counts[chosen])
+        boxes = ranges(places[chosen], counts[chosen] * ndim).reshape(len(pieces), ndim)
         offsets, shapes = columns.offsets[boxes], columns.sizes[boxes]
         columns.nbytes[pieces] = group.check_boxes(offsets, shapes)
         left = sizes[columns.files[pieces]] - columns.nbytes[pieces]
@@ -246,50 +272,49 @@ def parse_pieces(
         )
         if whole:
             group.check_cover(offsets, shapes)
-    shardings = document.get("shardings", [])
-    if not isinstance(shardings, list):
-        raise CorruptError("the shardings are no list", where=where)
-    found: dict[str, Sharded] = {}
-    for place, (kind, shape, count, usual, sharding) in enumerate(tensors):
-        if sharding >= len(shardings):
-            raise CorruptError(f"there is no sharding {sharding}", where=where)
-        known = None if sharding < 0 else shardings[sharding]
-        view = _Pieces(columns, usual, len(shape), int(firsts[place]), count, int(places[place]))
-        found[names[place]] = Sharded(kind, shape, view, known)
-    return found
+    return {
+        name: Sharded(
+            row.kind,
+            row.shape,
+            Pieces(columns, row.name, len(row.shape), first, row.pieces, place),
+            row.sharding,
+        )
+        for (name, row), first, place in zip(
+            rows.items(), firsts.tolist(), places.tolist(), strict=True
+        )
+    }
 
 
-_Row = tuple[DType, Axes, int, str, int]
-
-
-def _read_row(name: str, row: Any, where: str) -> _Row:
-    match row:
-        case {"dtype": str(kind), "shape": list(shape), "pieces": int(count), "name": str(usual)}:
-            sharding = row.get("sharding", -1)
-            if (
-                kind in DTYPES
-                and DTYPES[kind] is not STRING
-                and is_shape(shape)
-                and 0 < count <= MAX_PIECES
-                and 0 < DTYPES[kind].nbytes(math.prod(shape)) < 2**62
-                and math.prod(shape) < 2**59
-                and type(sharding) is int
-                and (sharding >= 0 or "sharding" not in row)
-            ):
-                return DTYPES[kind], tuple(shape), count, usual, sharding
+def _read_row(name: str, row: Mapping[str, Any], shardings: list[Json], where: str) -> Row:
+    text, count, usual = row.get("dtype"), row.get("pieces"), row.get("name")
+    shape: Any = row.get("shape")
+    at = row.get("sharding", -1)
+    if (  # there may be a million, for which a `match` takes too long
+        type(text) is type(usual) is str
+        and type(count) is type(at) is int
+        and (kind := DTYPES.get(text, STRING)) is not STRING
+        and is_shape(shape)
+        and 0 < count <= MAX_PIECES
+        and 0 < (elements := math.prod(shape)) < 2**59
+        and kind.nbytes(elements) < 2**62
+        and (at >= 0 or "sharding" not in row)
+    ):
+        if at >= len(shardings):
+            raise CorruptError(f"there is no sharding {at}", where=where)
+        return Row(kind, tuple(shape), count, usual, None if at < 0 else shardings[at])
     raise CorruptError(f"what it says of the pieces of {name[:80]!r} makes no sense", where=where)
 
 
-def _read_columns(table: Any, files: list[str], total: int, axes: int, where: str) -> _Columns:
+def _read_columns(table: Any, files: list[str], total: int, axes: int, where: str) -> Columns:
     if not isinstance(table, dict):
         raise CorruptError("the table of pieces is missing", where=where)
     digests = table.get("xxh3_128")
     if (
         not isinstance(digests, str)
-        or len(digests) != total * _WIDTH
+        or len(digests) != total * DIGEST
         or not _HEX.fullmatch(digests)
     ):
-        raise CorruptError(f"there are not {_WIDTH} hex digits for each piece", where=where)
+        raise CorruptError(f"there are not {DIGEST} hex digits for each piece", where=where)
     others = table.get("names", [])
     if not isinstance(others, list) or not all(type(name) is str for name in others):
         raise CorruptError("the names of pieces are no list of text", where=where)
@@ -298,7 +323,7 @@ def _read_columns(table: Any, files: list[str], total: int, axes: int, where: st
     for what, column, most in (("files", chosen, len(files) - 1), ("named", named, len(others))):
         if column.size and not 0 <= column.min() <= column.max() <= most:
             raise CorruptError(f"the pieces' {what!r} are out of range", where=where)
-    return _Columns(
+    return Columns(
         names=files,
         files=chosen,
         starts=_integers(table, "starts", total, where),
@@ -323,7 +348,7 @@ def _integers(table: Mapping[str, Any], key: str, count: int, where: str) -> Int
     raise CorruptError(f"the pieces' {key!r} are not {count:,} integers", where=where)
 
 
-def _ranges(firsts: Ints, counts: Ints) -> Ints:
+def ranges(firsts: Ints, counts: Ints) -> Ints:
     """Join the ranges that start at `firsts`."""
     behind = np.cumsum(counts)
     return np.arange(counts.sum()) + np.repeat(firsts - behind + counts, counts)

@@ -10,7 +10,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from tensorkeep.checksum import digest
@@ -18,12 +21,14 @@ from tensorkeep.errors import ClosedError, CorruptError, MissingError
 from tensorkeep.formats.safetensors.manifest import MANIFEST, Entry, File, Manifest
 from tensorkeep.formats.safetensors.pieces import Piece, Sharded
 from tensorkeep.formats.safetensors.single import decode_file
+from tensorkeep.reading import Filling
 from tensorkeep.source import Source
 from tensorkeep.store import Location
 from tensorkeep.tensor import Tensor
 from tensorkeep.wire.chunks import Box, gathered
 
 _MOST_OPEN = 256
+_BAND = 4 << 20  # bytes of a piece that are read, hashed and put in place at a time
 _OTHER = "Use another checkpoint."
 
 
@@ -251,18 +256,64 @@ class ShardedTensors(Mapping[str, Tensor]):
             if found != piece.digest:
                 raise damaged_piece(name, piece, found, self.files.where)
 
+    def fill(self, name: str, piece: Piece, into: npt.NDArray[Any]) -> None:
+        """Fill an array with a piece of a tensor, and check that piece on the way.
 
-class PieceChecks(Mapping[str, Callable[[], None]]):
+        Raises:
+            CorruptError: it is damaged; the message names it.
+        """
+        tensor = self.piece(self._manifest.sharded[name], piece)
+        kind, hasher = tensor.dtype, xxhash.xxh3_128()
+        if kind.packed or not piece.shape:
+            data = tensor.read()
+            hasher.update(data)
+            into[...] = tensor.decode(data, piece.shape)
+        elif into.flags.c_contiguous:
+            memory = into.reshape(-1).view(np.uint8).data
+            for at in range(0, tensor.nbytes, _BAND):
+                band = memory[at : at + _BAND]
+                tensor.source.readinto(piece.start + at, band)
+                hasher.update(band)
+        else:
+            row = tensor.nbytes // piece.shape[0]
+            rows = max(1, _BAND // row)
+            for top in range(0, piece.shape[0], rows):
+                bottom = min(top + rows, piece.shape[0])
+                data = tensor.source.read(piece.start + top * row, piece.start + bottom * row)
+                hasher.update(data)
+                into[top:bottom] = tensor.decode(data, (bottom - top, *piece.shape[1:]))
+        if (found := hasher.hexdigest()) != piece.digest:
+            raise damaged_piece(name, piece, found, self.files.where)
+
+
+class PieceCheck(Filling):
+    """The check of a tensor in pieces."""
+
+    def __init__(self, tensors: ShardedTensors, name: str) -> None:
+        self._tensors, self._name = tensors, name
+
+    def __call__(self) -> None:
+        self._tensors.check(self._name)
+
+    def fills(self, array: npt.NDArray[Any]) -> Iterator[tuple[int, Callable[[], None]]]:
+        told = self._tensors.files.manifest.sharded[self._name]
+        for piece in told.pieces:
+            box: Any = [slice(o, o + s) for o, s in zip(piece.offsets, piece.shape, strict=True)]
+            fill = partial(self._tensors.fill, self._name, piece, array[(*box, ...)])
+            yield piece.stop - piece.start, fill
+
+
+class PieceChecks(Mapping[str, PieceCheck]):
     """The checks of all tensors in pieces, made when they are asked for."""
 
     def __init__(self, tensors: ShardedTensors) -> None:
         self.tensors = tensors
         self._sharded = tensors.files.manifest.sharded
 
-    def __getitem__(self, name: str) -> Callable[[], None]:
+    def __getitem__(self, name: str) -> PieceCheck:
         if name not in self._sharded:
             raise KeyError(name)
-        return partial(self.tensors.check, name)
+        return PieceCheck(self.tensors, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sharded)
