@@ -12,6 +12,7 @@ import xxhash
 from tensorkeep.errors import CorruptError
 from tensorkeep.source import innermost
 from tensorkeep.tensor import Tensor
+from tensorkeep.threads import working_ahead
 
 _PIECE = 4 << 20  # stays in cache between being read and being hashed
 _WORTH_THREADS = 64 << 20
@@ -65,13 +66,9 @@ def each(
     if not threads or len(rows) == 1:
         yield from ((name, check(name)) for names in rows.values() for name in names)
         return
-    with ThreadPoolExecutor(THREADS) as pool:
-        try:
-            for found in pool.map(lambda names: [(n, check(n)) for n in names], rows.values()):
-                yield from found
-        except BaseException:  # Ctrl-C does not wait for what has not begun
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with working_ahead(THREADS) as pool:
+        for found in pool.map(lambda names: [(n, check(n)) for n in names], rows.values()):
+            yield from found
 
 
 def check_all(checks: Sequence[Callable[[], None]]) -> None:

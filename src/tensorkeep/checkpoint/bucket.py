@@ -22,7 +22,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import ClassVar
 
 from tensorkeep.checkpoint.bucket_drafts import BucketDraft, SharedBucketDraft
@@ -49,6 +49,7 @@ from tensorkeep.source import Source
 from tensorkeep.store import Location, Store
 from tensorkeep.stores import Target
 from tensorkeep.stores.object import Entry, ObjectStore
+from tensorkeep.threads import working_ahead
 from tensorkeep.wire.seal import SEAL
 
 _VERIFIED = ".tensorkeep/verified"
@@ -214,7 +215,7 @@ class BucketFolder(Folder):
         marks = {entry.key: entry.modified for entry in self.store.entries(f"{_VERIFIED}/")}
         rows = {step: e for step, e in self._list().items() if MANIFEST in e}
         steps = iter(rows)
-        with ThreadPoolExecutor(_TOGETHER) as pool:
+        with working_ahead(_TOGETHER) as pool:
             coming: deque[tuple[int, Future[Manifest | TensorKeepError]]] = deque()
             while True:
                 while len(coming) < _TOGETHER and (step := next(steps, None)) is not None:

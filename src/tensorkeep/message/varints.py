@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cache, partial
 from itertools import accumulate
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorkeep.errors import ArgumentError, CorruptError
+from tensorkeep.threads import working_ahead
 
 Buffer = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 Bytes = npt.NDArray[np.uint8]
@@ -435,7 +436,7 @@ def ahead(
     if _THREADS < 2 or not together or len(tasks) <= together:
         yield from map(function, tasks)
         return
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with working_ahead(_THREADS) as pool:
         waiting: deque[Future[list[_Result]]] = deque()
         for start in range(0, len(tasks), together):
             waiting.append(pool.submit(_map, function, tasks[start : start + together]))

@@ -10,11 +10,12 @@ import struct
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import NamedTuple
 
 from tensorkeep.errors import ArgumentError
 from tensorkeep.store import Chunk
+from tensorkeep.threads import working_ahead
 from tensorkeep.wire.zip import (
     CENTRAL,
     CENTRAL_SIGN,
@@ -118,7 +119,7 @@ def _ahead(parts: Iterable[Part], compress: bool) -> Iterator[tuple[Part, _Data,
     """
     waiting: deque[tuple[Part, _Data, Future[list[Chunk]] | None]] = deque()
     held = 0
-    with ThreadPoolExecutor(1, "tensorkeep-zip") as pool:
+    with working_ahead(1, "tensorkeep-zip") as pool:
         for part in parts:
             data = _Data(part.chunks, compress)
             whole = part.size <= _WHOLE

@@ -22,6 +22,7 @@ from tensorkeep.errors import CorruptError
 from tensorkeep.formats.nnef.gunzipped import check_ratio
 from tensorkeep.source import Source
 from tensorkeep.store import Chunk, Late
+from tensorkeep.threads import working_ahead
 
 _LEVEL = 1  # floats become little smaller by more
 _BLOCK, _MOST_BLOCKS = 1 << 20, 2048
@@ -89,7 +90,7 @@ def _blocks(chunks: Iterable[Chunk], size: int) -> Iterator[bytearray]:
 
 def _ahead(blocks: Iterator[bytearray]) -> Iterator[tuple[bytearray, Future[bytes]]]:
     """Have blocks packed, a few ahead of the one that is given."""
-    with ThreadPoolExecutor(THREADS) as pool:
+    with working_ahead(THREADS) as pool:
         waiting: deque[tuple[bytearray, Future[bytes]]] = deque()
         for block in blocks:
             waiting.append((block, pool.submit(_pack, block)))
