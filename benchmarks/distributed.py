@@ -3,8 +3,9 @@
     python -m benchmarks.distributed --size 1.0 --rounds 7
 
 Each world size is processes of one gloo group, which save and load the same sharded state in turn
-by every peer, another one first in each round. All synchronize their files before a save ends; ours
-computes and checks checksums, DCP's have none. A load reads what the page cache holds.
+by every peer, in another order in each round. All but the last synchronize their files before a
+save ends; ours computes and checks checksums, DCP's have none. A load reads what the page cache
+holds. Beside each median ratio stand the quartiles of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import random
 import shutil
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.tables import figure, table
 
 OURS = "tensorkeep"
-THEIRS = ("DCP", "DCP, thread_count=2")
+THEIRS = ("DCP", "DCP, thread_count=2", "DCP, sync_files=False")
 _TENSORS = 32
 Seconds = dict[str, dict[str, list[float]]]  # by what was done, and by whom
 
@@ -39,13 +42,12 @@ def peers() -> dict[str, Peer]:
 
     import tensorkeep.distributed.torch as tkd
 
-    def theirs(threads: int) -> Peer:
-        def writer(path: str) -> Any:
-            return dcp.FileSystemWriter(path, thread_count=threads, sync_files=True)
+    def theirs(**options: Any) -> Peer:
+        return Peer(partial(dcp.FileSystemWriter, **options), dcp.FileSystemReader)
 
-        return Peer(writer, dcp.FileSystemReader)
-
-    return {OURS: Peer(tkd.Writer, tkd.Reader), THEIRS[0]: theirs(1), THEIRS[1]: theirs(2)}
+    options: list[dict[str, Any]] = [{}, {"thread_count": 2}, {"sync_files": False}]
+    known = {name: theirs(**given) for name, given in zip(THEIRS, options, strict=True)}
+    return {OURS: Peer(tkd.Writer, tkd.Reader), **known}
 
 
 def rank(number: int, ranks: int, port: int, folder: str, size: int, rounds: int) -> None:
@@ -57,6 +59,7 @@ def rank(number: int, ranks: int, port: int, folder: str, size: int, rounds: int
     from torch.distributed.tensor import DTensor, Shard
 
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)  # as torchrun has it: idle threads of other ranks take the cores
     meeting = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=meeting, rank=number, world_size=ranks)
     mesh = init_device_mesh("cpu", (ranks,))
@@ -75,8 +78,7 @@ def rank(number: int, ranks: int, port: int, folder: str, size: int, rounds: int
     seconds: Seconds = {"save": {}, "load": {}}
     known = peers()
     for turn in range(rounds + 1):
-        names = list(known)[turn % len(known) :] + list(known)[: turn % len(known)]
-        for name in names:
+        for name in random.Random(turn).sample(list(known), len(known)):
             peer, path = known[name], f"{folder}/{turn}-{list(known).index(name)}/step-1"
             if number == 0:
                 os.makedirs(os.path.dirname(path))
@@ -122,7 +124,7 @@ def run(ranks: int, size: int, rounds: int, folder: Path, port: int) -> Seconds:
 
 
 def markdown(found: Seconds, ranks: int, size: int, rounds: int) -> str:
-    """Give one world size's section: medians, and the medians of the rounds' ratios."""
+    """Give one world size's section: medians, and the quartiles of the rounds' ratios."""
     lines = [f"{ranks} rank{'s' * (ranks > 1)}, {size / 1e9:.2f} GB in all; {rounds} rounds.\n"]
     rows = []
     for name in (OURS, *THEIRS):
@@ -131,8 +133,10 @@ def markdown(found: Seconds, ranks: int, size: int, rounds: int) -> str:
             times = [
                 theirs / ours for theirs, ours in zip(seconds[name], seconds[OURS], strict=True)
             ]
+            low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
             cells.append(figure(statistics.median(seconds[name]) * 1e3))
-            cells.append(f"{figure(statistics.median(times))}x")
+            spread = f" ({figure(low)}-{figure(high)})" if name != OURS else ""
+            cells.append(f"{figure(middle)}x{spread}")
         rows.append(cells)
     lines.append(table(["", "save, ms", "of ours", "load, ms", "of ours"], rows))
     return "\n".join(lines)

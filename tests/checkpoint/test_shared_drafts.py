@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_several_write_and_one_commits(folder: Folder, target: str | ObjectStore
     mine = folder.share(7, TOKEN, durable=True)
     other = open_folder(target).share(7, TOKEN, durable=True)
     other.put(DATA, [b"12", b"34"], 4)
-    other.put("part-00001.json", [b"{}"], 2)
+    other.report("part-00001.json", b"{}")
     other.close()
     assert mine.names() == [DATA, "part-00001.json"]
     assert (mine.read("part-00001.json"), mine.read("part-00002.json")) == (b"{}", None)
@@ -129,3 +130,18 @@ def test_nobody_sweeps_one_that_is_joined(tmp_path: Path) -> None:
     later.lock()  # the coordinator is dead
     assert later.leftovers() == []
     later.unlock()
+
+
+def test_a_report_follows_what_is_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = open_folder(str(tmp_path)).share(7, TOKEN, durable=True)
+    draft.put(DATA, [b"1234"], 4)
+    synced: list[tuple[bool, list[str]]] = []
+
+    def fsync(fd: int) -> None:
+        synced.append((stat.S_ISDIR(os.fstat(fd).st_mode), draft.names()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    draft.report("part-00001.json", b"{}")
+    assert synced == [(True, [DATA])]  # the folder, while the report was not in it
+    assert draft.names() == [DATA, "part-00001.json"]
+    draft.close()
