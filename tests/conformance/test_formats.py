@@ -109,7 +109,7 @@ def test_metadata_comes_back(format: Format) -> None:
     if "metadata" in _losses(format, metadata):
         return
     files = testing.encoded(format, {"w": np.ones(2)}, metadata=metadata)
-    with api.open(Location(MemoryStore(files), next(iter(files)))) as state:
+    with api.open(testing.placed(format, files)) as state:
         testing.assert_equal_states(state.metadata, metadata)
 
 
@@ -119,7 +119,7 @@ def test_any_nesting_comes_back(format: Format, value: Any) -> None:
     if (value := testing.fitting(format, value)) is None:
         return
     files = testing.encoded(format, value)
-    location = Location(MemoryStore(files), next(iter(files)))
+    location = testing.placed(format, files)
     testing.assert_equal_states(api.load(location), value)
     testing.assert_equal_states(api.load(location, copy=True), value)
 
@@ -130,7 +130,7 @@ def test_any_array_comes_back(format: Format, array: Any) -> None:
     for value in ({"a": array}, array):
         if (fitted := testing.fitting(format, value)) is not None:
             files = testing.encoded(format, fitted)
-            found = api.load(Location(MemoryStore(files), next(iter(files))))
+            found = api.load(testing.placed(format, files))
             testing.assert_equal_states(found, fitted)
 
 

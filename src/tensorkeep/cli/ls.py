@@ -147,7 +147,8 @@ def _elements(tensors: dict[str, Tensor]) -> int:
 
 
 def _checksums(state: State, tensors: dict[str, Tensor]) -> str:
-    count = sum(name in state.digests or name in state.checks for name in tensors)
+    all_of_them = all(name in state.checks or name in state.digests for name in tensors)
+    count = len(tensors) if all_of_them else sum(name in state.digests for name in tensors)
     if count == len(tensors) and tensors:
         return "with checksums"
     return "without checksums" if not count else f"{count:,} with checksums"

@@ -26,6 +26,7 @@ from tensorkeep.testing.formats import (
     encoded,
     fitting,
     needed,
+    placed,
 )
 from tensorkeep.testing.samples import SHAPES, arrays, sample, samples, states
 from tensorkeep.testing.stores import STORE_CHECKS, check_store, store_machine
@@ -50,6 +51,7 @@ __all__ = [
     "encoded",
     "fitting",
     "needed",
+    "placed",
     "sample",
     "samples",
     "states",

@@ -117,8 +117,13 @@ def _key(format: Format) -> str:
     return f"state{format.suffixes[0]}"
 
 
-def _open_in(format: Format, files: Mapping[str, bytes]) -> Location:
-    """Give the file itself, or the folder where a save with these options makes several."""
+def placed(format: Format, files: Mapping[str, bytes]) -> Location:
+    """Give what to open of the files that a save has made: the file, or the folder of several.
+
+    >>> from tensorkeep.formats import FORMATS
+    >>> placed(FORMATS["npz"], encoded(FORMATS["npz"], {"w": np.zeros(2)})).key
+    'state.npz'
+    """
     return Location(MemoryStore(dict(files)), _key(format) if _key(format) in files else "")
 
 
@@ -143,14 +148,14 @@ def check_round_trip(format: Format, **options: Any) -> None:
             raise AssertionError(f"{format.name}: holds {lacking}, but no array of it")
     for value in [*values, _small(format)]:
         files = encoded(format, value, **options)
-        assert_equal_states(api.load(_open_in(format, files)), value, format.name)
-        with api.open(_open_in(format, files)) as state:
+        assert_equal_states(api.load(placed(format, files)), value, format.name)
+        with api.open(placed(format, files)) as state:
             again = encoded(format, state, **options)
-        assert_equal_states(api.load(_open_in(format, again)), value, f"{format.name}, twice")
+        assert_equal_states(api.load(placed(format, again)), value, f"{format.name}, twice")
     blocks = samples(sorted((kind for kind in format.holds if kind.block > 1), key=str))
     if blocks:
         state = State(blocks)
-        with api.open(_open_in(format, encoded(format, state, **options))) as found:
+        with api.open(placed(format, encoded(format, state, **options))) as found:
             assert_equal_states(found, state, format.name)
 
 
@@ -164,7 +169,7 @@ def check_determinism(format: Format, **options: Any) -> None:
 def check_acceptance(format: Format, **options: Any) -> None:
     """Check that no file of the format is accepted by another, whatever its name ends with."""
     files = encoded(format, _small(format), **options)
-    accepting = _accepting(_open_in(format, files))
+    accepting = _accepting(placed(format, files))
     if accepting != [format.name]:
         raise AssertionError(f"{format.name}: accepted by {accepting or 'none'}")
     if format.folder:
@@ -263,7 +268,7 @@ def _check_damage(
 ) -> int:
     value = _small(format) if value is None else value
     files = encoded(format, value, **options)
-    with api.open(_open_in(format, files)) as state:
+    with api.open(placed(format, files)) as state:
         metadata = state.metadata
     # A state without tensors passes in a format without checksums, too: ask with some as well.
     usual = encoded(format, _small(format), **options)
@@ -278,7 +283,7 @@ def _check_damage(
             tried += 1
             where = f"{format.name}: {key} {damage}"
             try:
-                location = _open_in(format, {**files, key: data})
+                location = placed(format, {**files, key: data})
                 found = api.load(location, verify=verify)
                 if exact:
                     assert_equal_states(found, value, where)
@@ -295,7 +300,7 @@ def _check_damage(
 
 def _verifiable(format: Format, files: Mapping[str, bytes]) -> bool:
     try:
-        api.load(_open_in(format, files), verify=True)
+        api.load(placed(format, files), verify=True)
     except UnsupportedError:
         return False
     return True
