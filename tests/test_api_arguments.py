@@ -66,7 +66,7 @@ WRONG_ARGUMENTS: dict[str, Callable[[Path], Any]] = {
     "save without an ending": lambda p: save(OLD, p.with_suffix("")),
     "save to an unknown format": lambda p: save(OLD, p, format="pickle"),
     "save to a format that is no text": lambda p: save(OLD, p, format=3),
-    "save to an unknown store": lambda p: save(OLD, "s3://bucket/state.safetensors"),
+    "save to an unknown store": lambda p: save(OLD, "ftp://bucket/state.safetensors"),
     "save with an unknown option": lambda p: save(OLD, p, compression=9),
     "save with a typo": lambda p: save(OLD, p, max_shard_sizes="5GB"),
     "save with a progress bar": lambda p: save(OLD, p, progress=True),

@@ -62,7 +62,7 @@ def failure(
         return _no_bucket(where, connection)
     if region := _wrong_region(text, status, code):
         return region if isinstance(region, TensorKeepError) else _region(region, where, connection)
-    if "169.254.169.254" in text or "metadata.google.internal" in text or "EKS" in text:
+    if "169.254.169.254" in text or "metadata.google.internal" in text or "EKS token" in text:
         return _refused("there are none", where, connection)
     if kind == "FileNotFoundError" or status == 404:
         return MissingError("there is no such object", where=where)
