@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -25,6 +26,7 @@ settings.register_profile(
     max_examples=60,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=15)
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
@@ -55,6 +57,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "leveldb" in item.nodeid.lower():
             item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the tests themselves out of each collection of garbage: they stay."""
+    gc.collect()
+    gc.freeze()
 
 
 def _draw(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import pytest
 
@@ -15,7 +15,7 @@ def test_an_abandoned_generator_waits_for_no_thread() -> None:
     late = threading.Timer(10, release.set)  # what would end the wait, were there one
     late.start()
 
-    def numbers() -> Iterator[int]:
+    def numbers() -> Generator[int, None, None]:
         with working_ahead(1) as pool:
             pool.submit(release.wait)
             yield 1
@@ -37,9 +37,13 @@ def test_one_that_ends_waits_for_all_and_one_that_fails_begins_no_more() -> None
     assert done == [0, 1, 2]
     begun, release = threading.Event(), threading.Event()
 
+    def first() -> None:
+        begun.set()
+        release.wait()
+
     def fail() -> None:
         with working_ahead(1) as pool:
-            pool.submit(lambda: (begun.set(), release.wait()))
+            pool.submit(first)
             pool.submit(done.append, 9)
             begun.wait()
             threading.Timer(0.05, release.set).start()

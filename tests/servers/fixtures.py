@@ -22,8 +22,11 @@ from tests.servers.buckets import (
 from tests.servers.files import FileServer
 from tests.servers.process import free_port, running
 
+from tensorkeep.stores.object import failures
+
 _FOLDERS = 400
 _ROOT = Path(__file__).parents[2]
+failures.FIRST_PAUSE = 0.02  # servers on this machine, and faults by the hundred
 
 
 @pytest.fixture(scope="session")

@@ -142,7 +142,7 @@ def test_reading_leaves_nothing_behind(
 def test_sources_in_garbage_do_not_crash(path: Path) -> None:
     """The library dies where a snapshot is freed after its database."""
     fill(LeveldbDatabase, path, a=b"1")
-    for _ in range(20):
+    for _ in range(8):
         database = LeveldbDatabase(path, "write")
         cycle = [database, database.get("a"), database.records()]
         next(cycle[2])  # type: ignore[call-overload]

@@ -83,7 +83,7 @@ def test_a_port_that_nothing_listens_on(s3: Server, azure: Server) -> None:
         port = free_port()
 
     for server in (s3, azure):
-        store = store_of(server.bucket().through(Closed()), patience=1)
+        store = store_of(server.bucket().through(Closed()), patience=0.4)
         began = time.monotonic()
         with pytest.raises(errors.StoreError, match="refuses connections") as failed:
             store.get("a")

@@ -107,7 +107,7 @@ class Connection:
         retry = {
             "max_retries": 10,
             "backoff": {
-                "init_backoff": timedelta(seconds=0.1),
+                "init_backoff": timedelta(seconds=failures.FIRST_PAUSE),
                 "max_backoff": timedelta(seconds=min(5.0, self.patience / 4)),
                 "base": 2,
             },

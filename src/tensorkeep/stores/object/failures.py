@@ -46,6 +46,9 @@ _REFUSED = {
 }
 
 
+FIRST_PAUSE = 0.1  # seconds before something is tried again; twice as long before each later try
+
+
 def failure(
     error: BaseException, where: str, connection: Connection | None = None
 ) -> TensorKeepError:
@@ -134,7 +137,7 @@ def again(act: Callable[[], _T], patience: float) -> _T:
         act: what to do.
         patience: seconds after which the error is given on.
     """
-    until, pause = time.monotonic() + patience, 0.1
+    until, pause = time.monotonic() + patience, FIRST_PAUSE
     while True:
         try:
             return act()

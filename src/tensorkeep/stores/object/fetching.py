@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 HEAD = 256 << 10  # what the first request asks for
 _CHUNK = 512 << 10  # what is taken from a connection at a time
 _TRIES = 5  # without a chunk in between
-_PAUSE = 0.1  # seconds before the second try; twice as long before each later one
 
 
 class Version:
@@ -157,7 +156,7 @@ class Patience:
                 where=self._where,
                 cure="Look at the network and the server, and try again.",
             ) from reason
-        time.sleep(_PAUSE * 2 ** (self._failures - 1) * random.uniform(0.5, 1.0))
+        time.sleep(failures.FIRST_PAUSE * 2 ** (self._failures - 1) * random.uniform(0.5, 1.0))
 
 
 def ask(connection: Connection, key: str, where: str, options: dict[str, Any] | None = None) -> Any:
