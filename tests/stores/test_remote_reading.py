@@ -118,6 +118,18 @@ def test_a_row_of_large_reads_is_fetched_ahead(http: FileServer, proxy: Proxy) -
         source.readinto(9 * MIB, memoryview(bytearray(MIB)))
 
 
+def test_a_long_header_is_no_beginning_of_a_row(http: FileServer, proxy: Proxy) -> None:
+    http.files["data"] = DATA
+    source = opened(proxy)
+    source.read(0, 8)
+    source.read(8, 3 * MIB)
+    proxy.forget()
+    assert source.read(3 * MIB + 100, 3 * MIB + 900) == DATA[3 * MIB + 100 : 3 * MIB + 900]
+    time.sleep(0.05)  # what would be fetched ahead has begun
+    first, last = 3 * MIB, 3 * MIB + 256 * KIB - 1
+    assert [seen.headers["range"] for seen in proxy.seen] == [f"bytes={first}-{last}"]
+
+
 def test_a_large_read_goes_by_several_requests(http: FileServer, proxy: Proxy) -> None:
     http.files["data"] = DATA
     source = opened(proxy)

@@ -127,13 +127,14 @@ class RemoteSource(Source):
         first, last = self._blocks.held(start, buffer)
         if first == last:
             return buffer.toreadonly()
-        taken = self._ahead.take(start + first, buffer[first:last])
+        header = start < _BEGINNING  # behind which nothing is bound to be read next
+        taken = 0 if header else self._ahead.take(start + first, buffer[first:last])
         rest = buffer[first + taken : last]
         if 0 < rest.nbytes <= _SMALL:
             self._blocks.read(start + first + taken, rest)
         elif rest.nbytes:
             self._fetch(start + first + taken, rest)
-        if start < _BEGINNING:
+        if header:
             self._blocks.keep(start + first, buffer[first:last])
         return buffer.toreadonly()
 
