@@ -289,7 +289,9 @@ def train(rank: int, ranks: int, folder: str, first: int, last: int) -> Any:
         except TensorKeepError as error:
             return str(error)
         if rank == 0:
-            Path(folder, ".saved").write_text(str(step))
+            note = Path(folder, ".saved.new")  # so that a kill leaves the old one or this
+            note.write_text(str(step))
+            note.replace(Path(folder, ".saved"))
     return "all saved"
 
 
