@@ -128,6 +128,7 @@ def test_a_long_header_is_no_beginning_of_a_row(http: FileServer, proxy: Proxy) 
     time.sleep(0.05)  # what would be fetched ahead has begun
     first, last = 3 * MIB, 3 * MIB + 256 * KIB - 1
     assert [seen.headers["range"] for seen in proxy.seen] == [f"bytes={first}-{last}"]
+    assert proxy.seen[0].headers["if-match"] == source.etag
 
 
 def test_a_large_read_goes_by_several_requests(http: FileServer, proxy: Proxy) -> None:
