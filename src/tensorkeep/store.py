@@ -41,6 +41,11 @@ class Store(ABC):
     holds_empty: ClassVar[bool] = True  # whether a value may have no bytes
     in_order: ClassVar[bool] = False  # bytes leave as they come: a Late chunk keeps back the rest
 
+    @property
+    def lists(self) -> bool:
+        """Whether `keys` gives all that there is, which no web server can."""
+        return True
+
     @abstractmethod
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Give the committed keys that start with `prefix`, in stored order."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.servers import FileServer
 
 import tensorkeep as tk
-from tensorkeep import dtypes, errors
+from tensorkeep import dtypes, errors, testing
 from tensorkeep.models.labels import read_labels
+from tensorkeep.store import Location
+from tensorkeep.stores.object import ObjectStore
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".npz", ".npy", ".pt", ".gguf", ".h5", ".json"])
@@ -77,3 +81,71 @@ def test_pictures(http: FileServer) -> None:
     http.files["p.png"] = file.getvalue()
     shape = Shape("nhwc", 3, 8, 8, dtypes.UINT8)
     assert read_image(http.url("p.png"), shape).mean() == 7
+
+
+def _zarr(count: int, **more: Any) -> dict[str, Any]:
+    """Give the metadata of an array of int32, each in a chunk of its own."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [count],
+        "data_type": "int32",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "attributes": {},
+        **more,
+    }
+
+
+@pytest.mark.parametrize("path", ["x.zarr", "x.zarr/", "x.zarr/zarr.json"])
+def test_chunks_that_a_web_server_does_not_list(http: FileServer, path: str) -> None:
+    http.files["x.zarr/zarr.json"] = json.dumps(_zarr(20_000)).encode()
+    for place in range(20_000):
+        http.files[f"x.zarr/c/{place}"] = np.int32(place + 1).tobytes()
+    with tk.open(http.url(path)) as state:
+        (array,) = state.values()
+        assert array[5:9].tolist() == [6, 7, 8, 9]
+        assert np.array_equal(array[1000:1150], np.arange(1001, 1151))
+
+
+def test_arrays_that_a_web_server_does_not_list(http: FileServer) -> None:
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    http.files["g.zarr/zarr.json"] = json.dumps(group).encode()
+    http.files["g.zarr/a/zarr.json"] = json.dumps(_zarr(2)).encode()
+    for look in (tk.open, tk.verify):
+        with pytest.raises(errors.StoreError, match="no consolidated metadata, and a web server"):
+            look(http.url("g.zarr"))
+
+
+def test_one_chunk_in_a_store_that_declares_much(http: FileServer) -> None:
+    size = 2 << 20
+    chunk = {"name": "regular", "configuration": {"chunk_shape": [size // 4]}}
+    known = {
+        "a": _zarr(size // 4, chunk_grid=chunk),
+        "b": _zarr(1 << 40, chunk_grid=chunk),
+    }
+    told = {"kind": "inline", "must_understand": False, "metadata": known}
+    group = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {},
+        "consolidated_metadata": told,
+    }
+    http.files["m.zarr/zarr.json"] = json.dumps(group).encode()
+    http.files["m.zarr/a/c/0"] = b"\1\0\0\0" * (size // 4)
+    assert tk.load(http.url("m.zarr"), names="a")["a"].sum() == size // 4
+    with tk.open(http.url("m.zarr")) as state:
+        assert state["b"][7:9].tolist() == [0, 0]
+        with pytest.raises(errors.UnsafeError, match="a web server does not list"):
+            state["b"][: 1 << 20]
+
+
+def test_shards_in_a_folder_of_a_web_server(http: FileServer, tmp_path: Path) -> None:
+    state = {"a": np.arange(1000.0), "b": np.arange(2000.0)}
+    tk.save(state, tmp_path / "m.safetensors", max_shard_size=9000)
+    for file in tmp_path.iterdir():
+        http.files[f"dir/{file.name}"] = file.read_bytes()
+    index = Location(ObjectStore(http.url("").rstrip("/")), "dir/m.safetensors.index.json")
+    testing.assert_equal_states(tk.load(index), state)

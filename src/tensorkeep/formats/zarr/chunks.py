@@ -49,7 +49,8 @@ class Whole(Source):
         return self._files.far
 
     def reach(self, start: int, stop: int) -> None:
-        file = None if self._files.far else self._opened()
+        # Where all can be listed, that is cheaper than to open each of many files.
+        file = None if self._files.far and self._files.root.store.lists else self._opened()
         if file is None:
             self._files.allow(stop - start)
         else:

@@ -101,6 +101,13 @@ class Files:
             )
 
     def _holds(self, least: int) -> bool:
+        if not self.root.store.lists:
+            raise UnsafeError(
+                "declares so much that it has to be seen how much of it is there, which a web "
+                "server does not list",
+                where=self.where,
+                cure="Read small slices of it, or fetch all of it here first.",
+            )
         found = 0
         for key in self.keys(""):
             file = self.root.beside(key).source

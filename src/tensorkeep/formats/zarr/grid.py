@@ -42,7 +42,7 @@ class Grid:
         self._each = tuple(a // b for a, b in zip(array.chunks, array.inner, strict=True))
         count = math.prod(-(-a // c) for a, c in zip(array.shape, array.chunks, strict=True))
         # Where none may be missing, the first that is ends the search.
-        self._searched = count <= _MANY or files.complete
+        self._searched = count <= _MANY or files.complete or not files.root.store.lists
         self._listed: dict[Place, None] | None = None
         self._tables: dict[Place, Table] = {}
 

@@ -13,7 +13,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tensorkeep.errors import CorruptError, MissingError, UnsafeError, UnsupportedError
+from tensorkeep.errors import (
+    CorruptError,
+    MissingError,
+    StoreError,
+    UnsafeError,
+    UnsupportedError,
+)
 from tensorkeep.formats.zarr.metadata import Array, parse_v2, parse_v3
 from tensorkeep.notes import KEY
 from tensorkeep.state import MAX_TENSORS
@@ -118,7 +124,17 @@ def _v2(root: Location) -> Hierarchy:
 
 
 def _listed(root: Location, names: tuple[str, ...]) -> Iterator[str]:
-    """List the paths below the root that have a file of one of the names."""
+    """List the paths below the root that have a file of one of the names.
+
+    Raises:
+        StoreError: the store cannot list.
+    """
+    if not root.store.lists:
+        raise StoreError(
+            "has no consolidated metadata, and a web server does not list what there is",
+            where=root.where,
+            cure="Open one array of it, or fetch all of it here first.",
+        )
     folder = root.beside("").key
     count = 0
     for key in root.store.keys(folder):

@@ -224,7 +224,7 @@ class ObjectStore(Store):
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """List the objects whose keys start with `prefix`, in the order of their keys."""
         if not self.lists:
-            found = self.look(prefix) if prefix else None
+            found = self.look(prefix) if prefix and not prefix.endswith("/") else None
             if found is not None:
                 yield found
             return
