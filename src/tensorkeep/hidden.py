@@ -178,6 +178,25 @@ def _open_large(path: str | os.PathLike[str]) -> int | None:
     return None
 
 
+def share(source: str, target: str, *, durable: bool = True) -> bool:
+    """Give a file another name, or the bytes of it another file; False where neither can be."""
+    with contextlib.suppress(OSError):
+        if durable:  # it may be of a save that was not to be
+            sync_one(source)
+        os.link(source, target, follow_symlinks=False)
+        return True
+    try:
+        with open(source, "rb") as old, open(target, "xb") as new:
+            syscalls.clone(old.fileno(), new.fileno())
+            if durable:
+                os.fsync(new.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(target)
+        return False
+    return True
+
+
 def sync(path: str) -> None:
     """Have a file, or a folder with what is in it, on the disk.
 
@@ -186,20 +205,16 @@ def sync(path: str) -> None:
     """
     inner = [os.path.join(path, name) for name in os.listdir(path)] if os.path.isdir(path) else []
     for name in [*inner, path]:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_one(name)
 
 
-def sync_folder(path: str) -> None:
-    """Have the names that are in a folder on the disk.
+def sync_one(path: str) -> None:
+    """Have a file, or the names in a folder, on the disk.
 
     Raises:
         OSError: the disk failed.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

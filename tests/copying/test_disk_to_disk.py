@@ -242,6 +242,19 @@ def test_a_damaged_file_is_not_shared(run: Path, tmp_path: Path) -> None:
     assert tk.verify(tmp_path / "other/step-00000002").ok
 
 
+def test_a_shared_file_is_on_the_disk(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run / "step-00000002", tmp_path / "to" / "step-00000002")  # which syncs nothing
+    synced: set[int] = set()
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.add(os.fstat(fd).st_ino), fsync(fd)))
+    assert tk.copy(run / "step-00000003", f"{tmp_path / 'to'}/").shared
+    files = list((tmp_path / "to" / "step-00000003").iterdir())
+    assert {file.stat().st_ino for file in files} <= synced
+    assert any(file.stat().st_nlink > 1 for file in files)
+
+
 def test_parts_of_other_content_go(weights: Path, tmp_path: Path) -> None:
     target = tmp_path / "b.safetensors"
     with pytest.raises(CutShort):

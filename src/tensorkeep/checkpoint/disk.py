@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tensorkeep import syscalls
-from tensorkeep.checkpoint.disk_drafts import DiskDraft, SharedDiskDraft, sync_one
+from tensorkeep.checkpoint.disk_drafts import DiskDraft, SharedDiskDraft
 from tensorkeep.checkpoint.folder import (
     Draft,
     FileInfo,
@@ -56,6 +56,7 @@ from tensorkeep.hidden import (
     remove,
     sharing,
     sync,
+    sync_one,
 )
 from tensorkeep.replacing import Replacement
 from tensorkeep.source import FileSource, Source

@@ -11,7 +11,15 @@ from tensorkeep import syscalls
 from tensorkeep.checkpoint.folder import Draft, SharedDraft, name_of
 from tensorkeep.errors import MissingError, StoreError
 from tensorkeep.formats.safetensors.manifest import MANIFEST, Manifest
-from tensorkeep.hidden import failed_write, hidden, is_hidden, reason, remove
+from tensorkeep.hidden import (
+    failed_write,
+    hidden,
+    is_hidden,
+    reason,
+    remove,
+    share,
+    sync_one,
+)
 from tensorkeep.replacing import Replacement, write_chunks
 from tensorkeep.store import Chunks, Progress
 
@@ -47,20 +55,7 @@ class DiskDraft(Draft):
     def link(self, name: str, step: int, key: str) -> bool:
         source = os.path.join(os.path.dirname(self.path), name_of(step), key)
         target = os.path.join(self.path, name)
-        with contextlib.suppress(OSError):
-            self._sync(source)  # it may be of a checkpoint that was not to be durable
-            os.link(source, target, follow_symlinks=False)
-            return True
-        try:
-            with open(source, "rb") as old, open(target, "xb") as new:
-                syscalls.clone(old.fileno(), new.fileno())
-                if self.durable:
-                    os.fsync(new.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(target)
-            return False
-        return True
+        return share(source, target, durable=self.durable)
 
     def finish(self, manifest: Manifest) -> None:
         last = Replacement(os.path.join(self.path, MANIFEST))
@@ -160,17 +155,4 @@ class SharedDiskDraft(DiskDraft, SharedDraft):
             raise failed_write(error, self._where, size) from error
 
 
-def sync_one(path: str) -> None:
-    """Have a file, or the names in a folder, on the disk.
-
-    Raises:
-        OSError: the disk failed.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-__all__ = ["DiskDraft", "SharedDiskDraft", "sync_one"]
+__all__ = ["DiskDraft", "SharedDiskDraft"]

@@ -7,10 +7,10 @@ import errno
 import os
 import posixpath
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from tensorkeep import syscalls
 from tensorkeep.copying.comparing import is_same
 from tensorkeep.copying.content import Content
 from tensorkeep.copying.filling import Filled, drop_shared, fill
@@ -21,7 +21,7 @@ from tensorkeep.copying.tally import Copied
 from tensorkeep.copying.work import Work
 from tensorkeep.errors import ArgumentError, CorruptError, MissingError, TensorKeepError
 from tensorkeep.formats.safetensors.manifest import MANIFEST
-from tensorkeep.hidden import appear, exchange, failed_write, remove, sync_folder, take_place
+from tensorkeep.hidden import appear, exchange, failed_write, remove, share, sync_one, take_place
 from tensorkeep.replacing import check_replaceable, write_chunks
 from tensorkeep.store import Location
 from tensorkeep.stores.file import FileStore
@@ -118,7 +118,7 @@ class Disk:
 
     def _put_folder(self, unit: Unit, final: str, work: Work, copied: Copied) -> None:
         _make_folders(os.path.dirname(final))
-        with held(final, unit.identity, folder=True) as (part, _), _removed_if_useless(part):
+        with held(final, unit.identity, folder=True) as part, _removed_if_useless(part):
             run, step = os.path.split(final)
             shared: dict[Content, Location] = {}
             if unit.manifest:
@@ -134,21 +134,21 @@ class Disk:
                     filled = fill(path, file, work, verify=self._verify)
                 if file.known is not None:
                     self._sound[file.known] = Location(FileStore(final), file.name)
-                copied.add(posixpath.join(unit.name, file.name), **filled.parts())
+                copied.add(posixpath.join(unit.name, file.name), **asdict(filled))
 
             work.run([partial(copy_one, file) for file in unit.files])
             if unit.manifest:
                 _write(os.path.join(part, MANIFEST), unit.manifest)
             for folder in sorted({*folders, part}, reverse=True):
-                sync_folder(folder)
+                sync_one(folder)
             self._appear(part, final, unit)
-            sync_folder(os.path.dirname(final))
+            sync_one(os.path.dirname(final))
 
     def _appear(self, part: str, final: str, unit: Unit) -> None:
         """Give a whole folder its name."""
         if self._overwrite and os.path.lexists(final) and not self._holds(final, unit):
             old = exchange(part, final)
-            sync_folder(os.path.dirname(final))  # the old one goes once its name is gone for good
+            sync_one(os.path.dirname(final))  # the old one goes once its name is gone for good
             remove(old)
             return
         try:
@@ -171,7 +171,7 @@ class Disk:
                 if self._make or os.path.dirname(file.name):
                     _make_folders(os.path.dirname(final))
                 mode = check_replaceable(Path(final))
-                part, _ = stack.enter_context(held(final, unit.identity, folder=False))
+                part = stack.enter_context(held(final, unit.identity, folder=False))
                 stack.enter_context(_removed_if_useless(part))
                 if mode is not None:
                     os.chmod(part, mode | 0o600)  # one that may only be read is written first
@@ -180,7 +180,7 @@ class Disk:
 
             def copy_one(part: str, file: File) -> None:
                 filled = fill(part, file, work, verify=self._verify)
-                copied.add(file.name, **filled.parts())
+                copied.add(file.name, **asdict(filled))
 
             work.run([partial(copy_one, part, file) for part, _, file in rows])
             for part, mode in modes:
@@ -197,7 +197,7 @@ class Disk:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(part)
             for folder in {os.path.dirname(final) for _, final, _ in rows}:
-                sync_folder(folder)
+                sync_one(folder)
 
     def _share(
         self, path: str, file: File, shared: dict[Content, Location], work: Work
@@ -213,7 +213,7 @@ class Disk:
         try:
             if sound is None and not is_same(other, file, verify=self._verify):
                 return None
-            if os.path.getsize(path_of(other)) != file.size or not link(path_of(other), path):
+            if os.path.getsize(path_of(other)) != file.size or not share(path_of(other), path):
                 return None
         except (OSError, TensorKeepError):
             return None
@@ -240,22 +240,6 @@ def _refuse_others(folder: str, names: set[str]) -> None:
                     where=folder,
                     cure="Remove it first, or copy to another name.",
                 )
-
-
-def link(source: str, target: str) -> bool:
-    """Give a file another name, or the bytes of it another file; False where neither can be."""
-    with contextlib.suppress(OSError):
-        os.link(source, target, follow_symlinks=False)
-        return True
-    try:
-        with open(source, "rb") as old, open(target, "xb") as new:
-            syscalls.clone(old.fileno(), new.fileno())
-            os.fsync(new.fileno())
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(target)
-        return False
-    return True
 
 
 @contextlib.contextmanager
@@ -290,11 +274,4 @@ def _make_folders(path: str) -> None:
     if missing:
         os.makedirs(missing[0], exist_ok=True)
     for made in missing:
-        sync_folder(os.path.dirname(made))
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
+        sync_one(os.path.dirname(made))

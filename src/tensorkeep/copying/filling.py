@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from tensorkeep import syscalls
 from tensorkeep.copying.content import Checker
@@ -26,10 +26,6 @@ class Filled:
     transferred: int = 0
     shared: int = 0
     skipped: int = 0
-
-    def parts(self) -> dict[str, int]:
-        """Give the three by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 def fill(path: str, file: File, work: Work, *, verify: bool) -> Filled:

@@ -29,8 +29,8 @@ def part_of(target: str, identity: str) -> str:
 
 
 @contextlib.contextmanager
-def held(target: str, identity: str, *, folder: bool) -> Iterator[tuple[str, bool]]:
-    """Give the path of a part, made where there is none, and whether it is the one to go on with.
+def held(target: str, identity: str, *, folder: bool) -> Iterator[str]:
+    """Give the path of a part, made where there is none.
 
     Args:
         target: what it will be.
@@ -45,7 +45,7 @@ def held(target: str, identity: str, *, folder: bool) -> Iterator[tuple[str, boo
     fd = _take(path, folder)
     if fd is not None:
         try:
-            yield path, True
+            yield path
         finally:
             os.close(fd)
         return
@@ -55,7 +55,7 @@ def held(target: str, identity: str, *, folder: bool) -> Iterator[tuple[str, boo
         own.callback(removal(path))
         if folder:
             os.mkdir(path)
-        yield path, False
+        yield path
 
 
 def _take(path: str, folder: bool) -> int | None:

@@ -26,7 +26,7 @@ from tensorkeep.hidden import (
     reason,
     removal,
     sharing,
-    sync_folder,
+    sync_one,
     take_place,
 )
 from tensorkeep.replacing import check_replaceable, create_beside, write_chunks
@@ -345,13 +345,13 @@ class _Draft(Store):
             return
         try:
             for folder in sorted(self._folders) if self._durable else []:
-                sync_folder(folder)
+                sync_one(folder)
             if os.path.isdir(self._target):
                 self._held.callback(removal(exchange(self._hidden, self._target)))
             else:
                 os.rename(self._hidden, self._target)
             if self._durable:
-                sync_folder(os.path.dirname(self._target))
+                sync_one(os.path.dirname(self._target))
         except OSError as error:
             raise failed_write(error, self._target) from error
         finally:
