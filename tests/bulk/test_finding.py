@@ -96,6 +96,8 @@ def test_databases_are_items(tmp_path: Path) -> None:
         tk.save(STATE, tmp_path / name)
     items = find([tmp_path])
     assert [item.name for item in items] == ["w.lmdb", "w.minidb", "w.sqlite"]
+    (named,) = find([f"sqlite://{tmp_path}/w.sqlite"])  # which is no address of an object
+    assert run(verify, [named]).ok
     assert run(verify, items).ok
 
 

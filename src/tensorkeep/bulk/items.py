@@ -12,8 +12,9 @@ from typing import TypeVar
 from xxhash import xxh3_128_hexdigest
 
 from tensorkeep.errors import ArgumentError
-from tensorkeep.stores import locate
+from tensorkeep.stores import DATABASES, locate
 from tensorkeep.stores.object import ObjectStore
+from tensorkeep.stores.object.addresses import scheme_of
 
 T = TypeVar("T")
 
@@ -62,8 +63,7 @@ def is_url(path: str) -> bool:
     >>> is_url("s3://bucket/run/"), is_url("file:///tmp/a.npz"), is_url("lmdb:/tmp/a")
     (True, False, False)
     """
-    scheme, colon, _ = path.partition("://")
-    return bool(colon) and scheme.isalnum() and scheme != "file"
+    return scheme_of(path) not in ("", "file", *DATABASES)
 
 
 def as_item(given: Item | str | os.PathLike[str]) -> Item:
