@@ -9,25 +9,22 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
-import os
 import pickle
 import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 
 from tensorkeep.bulk.attempts import Answer, Task, attempt, crashed
 from tensorkeep.bulk.engine import Engine
 from tensorkeep.bulk.items import Item
 from tensorkeep.errors import ArgumentError, StoreError
 from tensorkeep.hidden import reason
+from tensorkeep.spawning import end_with_parent, how_ended, start
 
 _CONTEXT = multiprocessing.get_context("spawn")
-_SIGNALS = {number.value: number.name for number in signal.Signals}
 _PATIENCE = 1.0  # seconds until a worker that was told to end is made to
 _READY = b""
 
@@ -117,7 +114,7 @@ class _Worker:
             self._process = _CONTEXT.Process(
                 target=_serve, args=(theirs, task), name="tensorkeep bulk", daemon=True
             )
-            _start(self._process)
+            start(self._process, "Use one job.")
         except BaseException:
             self.link.close()
             raise
@@ -133,12 +130,7 @@ class _Worker:
         """Say how it ended, and what may help."""
         self._process.join(_PATIENCE)
         code = self._process.exitcode
-        if code is None:
-            return "stopped answering", ""
-        if code >= 0:
-            return f"ended with exit code {code}", ""
-        cure = _MEMORY if -code == signal.SIGKILL else ""
-        return f"was ended by {_SIGNALS.get(-code, f'signal {-code}')}", cure
+        return how_ended(code), _MEMORY if code == -signal.SIGKILL else ""
 
     def hang_up(self) -> None:
         """Have it end when it is done."""
@@ -159,24 +151,6 @@ class _Worker:
         self._process.close()
 
 
-def _start(process: SpawnProcess) -> None:
-    """Start a process in which Ctrl-C waits until it is ignored, so that no worker reports it.
-
-    Raises:
-        ArgumentError: a daemon of multiprocessing's own may start none.
-    """
-    resource_tracker.ensure_running()  # or the start below would, and let the signal through
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        process.start()
-    except AssertionError as error:
-        raise ArgumentError(
-            f"worker processes cannot be started here: {error}", cure="Use one job."
-        ) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
 def _pickled(task: Task) -> bytes:
     try:
         return pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
@@ -195,18 +169,10 @@ def _serve(link: Connection, pickled: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     task: Callable[..., Answer] = pickle.loads(pickled)
     link.send_bytes(_READY)
     with contextlib.suppress(EOFError, OSError):
         while True:
             item = Item(**json.loads(link.recv_bytes()))
             link.send_bytes(json.dumps(attempt(task, item)).encode())
-
-
-def _end_with_parent() -> None:
-    """End this process in the midst of an item, if whoever wants it is gone."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)

@@ -22,8 +22,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterable
-from multiprocessing import resource_tracker
-from multiprocessing.context import SpawnProcess
 from typing import Any, Generic, Self, TypeVar
 
 from tensorkeep.data.dataset import Batch
@@ -31,13 +29,13 @@ from tensorkeep.data.workers import threads, transfer
 from tensorkeep.data.workers.serving import Failed, Order, serve
 from tensorkeep.data.workers.slots import Slots
 from tensorkeep.errors import ArgumentError, ClosedError, SampleError
+from tensorkeep.spawning import how_ended, start
 
 T = TypeVar("T")
 
 _DEPTH = 2  # tasks that a worker has at once: one in work, one waiting
 _PATIENCE = 1.0  # seconds that closing waits for what is being made just then
 _CONTEXT = multiprocessing.get_context("spawn")
-_SIGNALS = {number.value: number.name for number in signal.Signals}
 
 
 class Processes(Generic[T]):
@@ -185,7 +183,7 @@ class _Worker:
             self._process = _CONTEXT.Process(
                 target=serve, args=(theirs,), name="tensorkeep data", daemon=True
             )
-            _start(self._process)
+            start(self._process, "Have threads make the batches, with processes=False.")
         except BaseException:
             self._link.close()
             raise
@@ -254,22 +252,14 @@ class _Worker:
             self._wait(_PATIENCE)
         code = self._code
         cure = "Have it made in this process, with processes=False, to see what happens."
-        if code is None:
-            how = "stopped answering"
-        elif code < 0:
-            how = f"was ended by {_SIGNALS.get(-code, f'signal {-code}')}"
-            if -code == signal.SIGKILL:
-                cure = (
-                    "Systems do that when memory runs out: have fewer workers or smaller batches."
-                )
-        else:
-            how = f"ended with exit code {code}"
-            if not self._answered:
-                cure = (
-                    "What it printed says why. A script has to start worker processes under "
-                    'if __name__ == "__main__":'
-                )
-        return SampleError(f"a worker process {how} while it made {task}", cure=cure)
+        if code == -signal.SIGKILL:
+            cure = "Systems do that when memory runs out: have fewer workers or smaller batches."
+        elif code is not None and code >= 0 and not self._answered:
+            cure = (
+                "What it printed says why. A script has to start worker processes under "
+                'if __name__ == "__main__":'
+            )
+        return SampleError(f"a worker process {how_ended(code)} while it made {task}", cure=cure)
 
     def end(self, until: float) -> None:
         """End the process: by itself up to a moment of time.monotonic(), by force then."""
@@ -294,25 +284,6 @@ class _Worker:
     def forget(self) -> None:
         """Let go of it in a fork of the process that owns it."""
         self._link.close()
-
-
-def _start(process: SpawnProcess) -> None:
-    """Start a process in which Ctrl-C waits until it is ignored, so that no worker reports it.
-
-    Raises:
-        ArgumentError: a daemon of multiprocessing's own may start none.
-    """
-    resource_tracker.ensure_running()  # or the start below would, and let the signal through
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        process.start()
-    except AssertionError as error:
-        raise ArgumentError(
-            f"worker processes cannot be started here: {error}",
-            cure="Have threads make the batches, with processes=False.",
-        ) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _end(workers: list[_Worker], pid: int) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import mmap
-import multiprocessing
 import os
 import pickle
 import signal
 import socket
-import threading
 import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,6 +14,7 @@ from typing import Any, NamedTuple
 from tensorkeep.data.workers import transfer
 from tensorkeep.data.workers.transfer import Field
 from tensorkeep.errors import ArgumentError, TensorKeepError
+from tensorkeep.spawning import end_with_parent
 
 
 class Order(NamedTuple):
@@ -44,7 +43,7 @@ def serve(link: socket.socket) -> None:
     """Take `make`, pickled, and then orders; answer each in turn. End when the link does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends the link
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     slots: dict[int, mmap.mmap] = {}
     try:
         pickled, _ = transfer.receive(link)
@@ -114,11 +113,3 @@ def _failure(error: BaseException) -> Failed:
             TensorKeepError(f"a worker process raised {kind}: {error}".rstrip(": "))
         )
     return Failed(pickled, f"In the worker process {os.getpid()}:\n{trace}")
-
-
-def _end_with_parent() -> None:
-    """End at once when the parent does, however it ends, even while a batch is being made."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
