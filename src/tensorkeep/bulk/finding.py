@@ -91,6 +91,8 @@ def means_many(path: str) -> bool:
         return _globs(path)
     if not os.path.isdir(path):
         return False
+    if any(os.path.isfile(os.path.join(path, sign)) for sign in _SIGNS):
+        return not _opens(path)  # one state, however many files are in it
     found = len(list(itertools.islice(_below(path), 2)))
     return found > 1 or (found == 1 and not _opens(path))
 

@@ -13,8 +13,9 @@ from tensorkeep.bulk import Item, Outcome, Summary
 from tensorkeep.bulk import run as run_items
 from tensorkeep.bulk.attempts import Task
 from tensorkeep.cli.progress import progress_of_items
-from tensorkeep.cli.terminal import clean, dim, red, say, several, size, spell, table
+from tensorkeep.cli.terminal import clean, dim, red, say, size, spell, table
 from tensorkeep.errors import ArgumentError, StoreError
+from tensorkeep.formats import by_name
 
 JobsOption = Annotated[
     int | None,
@@ -120,7 +121,8 @@ def _say_counts(summary: Summary) -> None:
     table(heads, [[*row, size(summary.bytes), f"{summary.seconds:.1f} s"]], heads)
     again = sum(max(0, outcome.tries - 1) for outcome in summary.outcomes)
     if again:
-        say(dim(f"{several(again, 'try')} failed, and were made again".replace("trys", "tries")))
+        tries = "1 try" if again == 1 else f"{again:,} tries"
+        say(dim(f"{tries} failed, and were made again"))
 
 
 def describe(outcome: Outcome) -> dict[str, Any]:
@@ -149,6 +151,4 @@ def describe_all(summary: Summary) -> dict[str, Any]:
 
 def is_folder_target(target: str, to: str | None) -> bool:
     """Say whether a target is a folder to convert into, rather than a file or one to write."""
-    from tensorkeep.formats import by_name
-
     return to is not None and os.path.isdir(target) and not by_name(to).folder

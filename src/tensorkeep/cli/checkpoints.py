@@ -112,25 +112,7 @@ def checkpoints(
     """
     how = {"jobs": jobs, "on": on, "journal": journal}
     runs, action, steps = _several(path, action, steps or [])
-    globbed = has_magic(path) and not os.path.exists(path)
-    if len(runs) > 1 or any(value is not None for value in how.values()) or globbed:
-        return _prune_many(
-            runs,
-            action,
-            {
-                "STEP": steps,
-                "--to": to,
-                "--names": names,
-                "--lossy": lossy,
-                "--option": option,
-                "--force": force,
-                "--keep": keep,
-                "--dry-run": dry_run,
-            },
-            how,
-            as_json,
-        )
-    given = {
+    given: dict[str, object] = {
         "STEP": steps,
         "--keep": keep,
         "--dry-run": dry_run,
@@ -140,6 +122,9 @@ def checkpoints(
         "--option": option,
         "--force": force,
     }
+    globbed = has_magic(path) and not os.path.exists(path)
+    if len(runs) > 1 or any(value is not None for value in how.values()) or globbed:
+        return _prune_many(runs, action, given, how, as_json)
     _check_usage(path, action, {name for name, value in given.items() if value})
     asked = Asked(
         path=path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -82,15 +83,7 @@ def _describe(copied: Copied) -> dict[str, object]:
         "skipped": copied.skipped,
         "steps": copied.steps,
         "notes": copied.notes,
-        "files": [
-            {
-                "name": file.name,
-                "transferred": file.transferred,
-                "shared": file.shared,
-                "skipped": file.skipped,
-            }
-            for file in copied.files
-        ],
+        "files": list(map(asdict, copied.files)),
     }
 
 
