@@ -23,13 +23,13 @@ from tensorkeep.dtypes import STRING, DType
 from tensorkeep.source import Source, innermost
 from tensorkeep.store import Progress
 from tensorkeep.tensor import Tensor
+from tensorkeep.threads import REQUESTS, at_once
 
 _ALIGN = 64
 _ARENA = 64 << 20  # tensors that lie together are read into one allocation of about this size
 _TASK = 8 << 20  # what one thread reads, and hashes while it is in cache, at a time
 _GAP = 64 << 10  # bytes that are not wanted but cheaper to read than to skip
 _REMOTE_GAP = 1 << 20  # the same over a network, where as many at least are wanted
-_REQUESTS = 16  # over a network at a time
 
 
 _Task = tuple[int, Callable[[], None]]  # how many bytes it reads, and what reads them
@@ -122,8 +122,7 @@ def _fill(
         (far if tensor.source.remote else near).extend(check.fills(arrays[name]))
     _run_all(near, progress)
     if far:
-        with ThreadPoolExecutor(min(_REQUESTS, len(far))) as pool:
-            _report(pool.map(lambda task: _run([task]), far), progress)
+        at_once([partial(_run, [task]) for task in far], progress)
 
 
 def _unwrapped(tensor: Tensor) -> Tensor:
@@ -240,14 +239,13 @@ def _fetch(
     """Read over a network: many requests at a time, and each goes straight into the arrays."""
     # Few requests for much, since each is paid for; enough of them that all threads end together.
     total = sum(tensor.nbytes for tensor in tensors.values())
-    size = min(max(_TASK, total // (2 * _REQUESTS)), _ARENA)
+    size = min(max(_TASK, total // (2 * REQUESTS)), _ARENA)
     tasks = [
         task
         for arena in _arenas(tensors)
         for task in _requests(arena, arena.place(arrays), expected, size)
     ]
-    with ThreadPoolExecutor(min(_REQUESTS, len(tasks))) as pool:
-        _report(pool.map(lambda task: task(), tasks), progress)
+    at_once(tasks, progress)
 
 
 def _requests(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,11 @@ from tensorkeep.dtypes import DType
 from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError, UnsupportedError
 from tensorkeep.selection import Selection, neighbours, select
 from tensorkeep.source import MemorySource, Source
+from tensorkeep.threads import at_once
 
 _PIECE = 16 << 20
 _NEAR = 128 << 10  # bytes between two runs that are cheaper to fetch than another request
 _SPAN = 4 << 20  # what one of those requests fetches at most, unless it is for a single run
-_REQUESTS = 16  # over a network at a time
 
 
 class Tensor:
@@ -234,9 +234,7 @@ class Tensor:
         if len(tasks) == 1:
             fetch(*tasks[0])
             return
-        with ThreadPoolExecutor(min(_REQUESTS, len(tasks))) as pool:
-            for _ in pool.map(lambda task: fetch(*task), tasks):
-                pass
+        at_once([partial(fetch, *task) for task in tasks])
 
     def elements(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Read elements `start` to `stop` of the flattened tensor, and little more (no strings)."""

@@ -1,10 +1,31 @@
-"""Threads that work ahead of a generator, which its caller may never finish."""
+"""Threads: several that wait for a network at a time, and some that work ahead of a generator."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+REQUESTS = 16  # over a network at a time
+
+
+def at_once(tasks: Sequence[Callable[[], T]], done: Callable[[T], None] | None = None) -> None:
+    """Do what waits for a network, several at a time.
+
+    Args:
+        tasks: what to do; one at least.
+        done: called with what each gives, in their order.
+
+    >>> at_once([lambda: 1, lambda: 2], print)
+    1
+    2
+    """
+    with ThreadPoolExecutor(min(REQUESTS, len(tasks))) as pool:
+        for found in pool.map(lambda task: task(), tasks):
+            if done is not None:
+                done(found)
 
 
 @contextmanager

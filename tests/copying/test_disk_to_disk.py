@@ -248,7 +248,12 @@ def test_a_shared_file_is_on_the_disk(
     shutil.copytree(run / "step-00000002", tmp_path / "to" / "step-00000002")  # which syncs nothing
     synced: set[int] = set()
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (synced.add(os.fstat(fd).st_ino), fsync(fd)))
+
+    def noting(fd: int) -> None:
+        synced.add(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noting)
     assert tk.copy(run / "step-00000003", f"{tmp_path / 'to'}/").shared
     files = list((tmp_path / "to" / "step-00000003").iterdir())
     assert {file.stat().st_ino for file in files} <= synced

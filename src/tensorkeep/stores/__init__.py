@@ -119,7 +119,7 @@ def locate(target: Target) -> Location:
             f"a path, a Location or a Store is needed, not {type(target).__name__}",
             cure='Give the path as text, such as "model.safetensors".',
         ) from None
-    if scheme_of(path) in SCHEMES:
+    if is_url(path):
         return remote(path)
     refuse_lost_slash(target)
     kind, path = _scheme(path)
@@ -147,7 +147,7 @@ def refuse_lost_slash(target: str | os.PathLike[str]) -> None:
     if not isinstance(target, os.PathLike):
         return
     path = os.fsdecode(os.fspath(target))
-    if scheme_of(path.replace(":/", "://", 1)) in SCHEMES:
+    if is_url(path.replace(":/", "://", 1)):
         raise ArgumentError(
             f"{path!r} was an URL, before a Path dropped one of its slashes",
             cure='Give it as text, such as "s3://models/llama.safetensors".',

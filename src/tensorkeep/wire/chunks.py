@@ -6,7 +6,6 @@ Of each box only the range that is needed is read, and of those that are not tou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,9 +17,9 @@ from tensorkeep.errors import ArgumentError, CorruptError, UnsafeError
 from tensorkeep.selection import expand
 from tensorkeep.source import Source
 from tensorkeep.tensor import Tensor
+from tensorkeep.threads import at_once
 
 _MAX_COMPARED = 1 << 28  # pairs of boxes
-_REQUESTS = 16  # at a time, to a store over a network
 
 Axes = tuple[int, ...]
 
@@ -195,9 +194,7 @@ def _run(fills: list[Callable[[], None]], *, apart: bool) -> None:
         for fill in fills:
             fill()
         return
-    with ThreadPoolExecutor(min(_REQUESTS, len(fills))) as pool:
-        for _ in pool.map(lambda fill: fill(), fills):
-            pass
+    at_once(fills)
 
 
 class GatheredTensor(Tensor):

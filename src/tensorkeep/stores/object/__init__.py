@@ -48,7 +48,7 @@ class ObjectStore(Store):
     def _open(self, address: Address, options: dict[str, Any]) -> None:
         self._address = address
         self._options = options
-        self.address = self.where = address.where
+        self.where = address.where
         self._prefix = f"{address.path}/" if address.path else ""
         self._connection = connect(address, options)
         self._spool = Spool()
@@ -169,16 +169,15 @@ class ObjectStore(Store):
         self._deleted.append(key)
 
     def commit(self) -> None:
+        done = 0
         try:
-            done = 0
-            try:
-                for key in list(self._pending):
-                    self._pending[key].finish()
-                    del self._pending[key]
-                    done += 1
-                self.remove(self._deleted)
-            except TensorKeepError as error:
-                raise _unfinished(error, done) from None
+            for key in list(self._pending):
+                self._pending[key].finish()
+                del self._pending[key]
+                done += 1
+            self.remove(self._deleted)
+        except TensorKeepError as error:
+            raise _unfinished(error, done) from None
         finally:
             self.rollback()
 
@@ -186,7 +185,7 @@ class ObjectStore(Store):
         """Commit, with the objects in any order but for the last."""
         try:
             uploads = list(self._pending.values())
-            finish_together(uploads, self._connection.concurrency, Upload.finish)
+            finish_together(uploads, self._connection.concurrency)
             self._pending.clear()
             self.remove(self._deleted)
         except TensorKeepError as error:

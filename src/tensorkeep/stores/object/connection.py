@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 from tensorkeep.errors import ArgumentError, TensorKeepError
@@ -74,7 +76,7 @@ class Connection:
         """The server, where it is not the usual one of the scheme."""
         return credentials.endpoint(self.address, self.options)
 
-    @property
+    @cached_property
     def identity(self) -> tuple[str, ...]:
         """What tells one bucket from another."""
         return (self.address.scheme, self.address.root, self.address.account, self.endpoint)
@@ -116,7 +118,7 @@ class Connection:
         }
         try:
             if self.address.http:
-                web = Address(**{**_fields(self.address), "path": ""}).full
+                web = replace(self.address, path="").full
                 return library.store.HTTPStore(web, client_options=client, retry_config=retry)
             kinds = {
                 "s3": library.store.S3Store,
@@ -131,11 +133,7 @@ class Connection:
                 credential_provider=found.provider,
             )
         except Exception as error:
-            raise failures.failure(error, self.where, self) from None
-
-
-def _fields(address: Address) -> dict[str, Any]:
-    return {name: getattr(address, name) for name in Address.__dataclass_fields__}
+            raise self.failure(error, self.where) from None
 
 
 def _number(name: str, value: Any, least: float, most: float) -> float:

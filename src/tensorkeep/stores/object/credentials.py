@@ -11,7 +11,7 @@ import configparser
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,7 +49,7 @@ class Found:
     config: Mapping[str, Any]
     endpoint: str = ""
     told: str = ""  # which credentials they are, nothing secret
-    provider: Callable[[], Any] | None = field(default=None, compare=False)
+    provider: Callable[[], Any] | None = None
 
 
 def environment() -> tuple[tuple[str, str], ...]:

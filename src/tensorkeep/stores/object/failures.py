@@ -49,9 +49,7 @@ _REFUSED = {
 FIRST_PAUSE = 0.1  # seconds before something is tried again; twice as long before each later try
 
 
-def failure(
-    error: BaseException, where: str, connection: Connection | None = None
-) -> TensorKeepError:
+def failure(error: BaseException, where: str, connection: Connection) -> TensorKeepError:
     """Say in one line what an error means for the object or bucket at `where`, and its cure.
 
     Errors of ours are given back as they are.
@@ -64,7 +62,7 @@ def failure(
     if any(name in text for name in _NO_BUCKET):
         return _no_bucket(where, connection)
     if region := _wrong_region(text, status, code):
-        return region if isinstance(region, TensorKeepError) else _region(region, where, connection)
+        return _region(region, where)
     if "169.254.169.254" in text or "metadata.google.internal" in text or "EKS token" in text:
         return _refused("there are none", where, connection)
     if kind == "FileNotFoundError" or status == 404:
@@ -148,17 +146,16 @@ def again(act: Callable[[], _T], patience: float) -> _T:
         pause = min(2 * pause, 5.0)
 
 
-def _no_bucket(where: str, connection: Connection | None) -> MissingError:
-    name = "container" if connection and connection.address.scheme == "az" else "bucket"
-    root = f" {connection.address.root!r}" if connection else ""
+def _no_bucket(where: str, connection: Connection) -> MissingError:
+    name = "container" if connection.address.scheme == "az" else "bucket"
     return MissingError(
-        f"there is no {name}{root}",
+        f"there is no {name} {connection.address.root!r}",
         where=where,
         cure="Create it first, or look at its name and the endpoint.",
     )
 
 
-def _wrong_region(text: str, status: int, code: str) -> str | StoreError | None:
+def _wrong_region(text: str, status: int, code: str) -> str | None:
     moved = "without LOCATION" in text or code in ("PermanentRedirect", "TemporaryRedirect")
     named = code in ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
     if not (moved or named or status == 301):
@@ -169,7 +166,7 @@ def _wrong_region(text: str, status: int, code: str) -> str | StoreError | None:
     return "unknown"
 
 
-def _region(region: str, where: str, connection: Connection | None) -> StoreError:
+def _region(region: str, where: str) -> StoreError:
     if region == "unknown":
         return StoreError(
             "the bucket is not in the region that was asked",
@@ -183,12 +180,11 @@ def _region(region: str, where: str, connection: Connection | None) -> StoreErro
     )
 
 
-def _refused(why: str, where: str, connection: Connection | None) -> StoreError:
-    used = connection.credentials if connection else ""
-    http = connection is not None and connection.address.http
+def _refused(why: str, where: str, connection: Connection) -> StoreError:
+    used = connection.credentials
     if "skip_signature" in used.lower():
         cure = "It is not public: leave skip_signature away, and set credentials."
-    elif http:
+    elif connection.address.http:
         cure = "The address may need a login, or a signature that has expired."
     else:
         cure = (
@@ -214,10 +210,10 @@ def _unreachable(text: str) -> str:
     return "broke the connection off"
 
 
-def _server(text: str, connection: Connection | None) -> str:
+def _server(text: str, connection: Connection) -> str:
     if match := _URL.search(text):
         return urlsplit(match[0]).netloc.rpartition("@")[2]
-    return connection.address.root if connection else "the server"
+    return connection.address.root
 
 
 def _retried(text: str) -> str:

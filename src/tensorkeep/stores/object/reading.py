@@ -57,7 +57,6 @@ class RemoteSource(Source):
         "_process",
         "_version",
         "etag",
-        "modified",
     )
 
     def __init__(
@@ -73,13 +72,12 @@ class RemoteSource(Source):
         self._inner: Source | None = None
         self._pool: ThreadPoolExecutor | None = None
         if whole:
-            self._inner, self.etag, self.modified = fetch_whole(connection, key, where)
+            self._inner, self.etag = fetch_whole(connection, key, where)
             super().__init__(self._inner.size, where)
             return
         self._version = version = Version(connection, key, where)
         super().__init__(version.size, where)
         self.etag = version.etag
-        self.modified = version.modified
         self._cache = cache if version.strong else None
         self._begin()
 

@@ -38,7 +38,7 @@ def obstore() -> Any:
     if _process != os.getpid():
         with LOCK:
             if _process != os.getpid():
-                _loaded = _copy(_loaded) if _process else _first()
+                _loaded = _copy() if _process else _first()
                 _process = os.getpid()
     return _loaded
 
@@ -72,7 +72,7 @@ class _Copied:
         return importlib.util.spec_from_file_location(name, self.file, loader=loader)
 
 
-def _copy(library: Any) -> Any:
+def _copy() -> Any:
     native = importlib.util.find_spec(_NATIVE) if _NATIVE not in sys.modules else None
     file = native.origin if native else sys.modules[_NATIVE].__file__
     try:

@@ -14,7 +14,8 @@ import queue
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -355,18 +356,14 @@ def part_size(size: int | None, where: str) -> int:
     return max(PART, math.ceil(size / (_PARTS - 100) / (1 << 20)) << 20)
 
 
-def finish_together(
-    uploads: list[Upload], concurrency: int, finish: Callable[[Upload], None]
-) -> None:
+def finish_together(uploads: list[Upload], concurrency: int) -> None:
     """Finish uploads several at a time, but the last one after all the others.
 
     Raises:
         StoreError: one of them failed.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(concurrency) as pool:
-        for _ in pool.map(finish, uploads[:-1]):
+        for _ in pool.map(Upload.finish, uploads[:-1]):
             pass
     for upload in uploads[-1:]:
-        finish(upload)
+        upload.finish()

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _SMALL = 1 << 20  # bytes that are kept in memory
 
 
-def fetch_whole(connection: Connection, key: str, where: str) -> tuple[Source, str, float]:
-    """Fetch all bytes of an object; give them, its ETag and the time when it was written.
+def fetch_whole(connection: Connection, key: str, where: str) -> tuple[Source, str]:
+    """Fetch all bytes of an object; give them and its ETag.
 
     Raises:
         MissingError: there is no such object.
@@ -25,7 +25,7 @@ def fetch_whole(connection: Connection, key: str, where: str) -> tuple[Source, s
     patience: Patience | None = None
     while True:  # a server without ranges gives the rest no other way than by giving all again
         result = ask(connection, key, where)
-        size, etag, modified = described(result.meta)
+        size, etag, _ = described(result.meta)
         patience = patience or Patience(connection, where, size)
         done = 0
         broken: Exception | None = None
@@ -45,7 +45,7 @@ def fetch_whole(connection: Connection, key: str, where: str) -> tuple[Source, s
                     cure="Let TMPDIR name a folder with room for it.",
                 ) from error
             if done == size and broken is None:
-                return _reopened(file.name, size, where), etag, modified
+                return _reopened(file.name, size, where), etag
         patience.wait(0, broken)
 
 
