@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tensorkeep as tk
-from tensorkeep.diff import Change, Comparison, Difference, scalars
+from tensorkeep.diff import Change, Comparison, Difference, diff_states, scalars
 from tensorkeep.dtypes import DTYPES, STRING
 from tensorkeep.errors import ArgumentError, MissingError
 from tensorkeep.source import MemorySource
@@ -357,6 +357,30 @@ def test_progress_reaches_the_total() -> None:
     assert steps[-1] == (200_032, 200_032)
     assert len(steps) > 4
     assert steps == sorted(steps)
+
+
+def test_the_mean_of_the_differences() -> None:
+    assert compare([1, 2, 3.5], [1, 4, 3.0]).mean_absolute == pytest.approx(2.5 / 3)
+    assert compare(np.zeros(200_000), np.ones(200_000)).mean_absolute == 1
+    assert compare([1.0, NAN, INF], [2.0, 0, INF]).mean_absolute == 0.5  # of the finite ones
+    assert compare([1.7e308] * 3, [0.0] * 3).mean_absolute == pytest.approx(1.7e308)
+    assert compare([2**63], of("int64", [-5])).mean_absolute == 2.0**63 + 5
+    assert compare([], []).mean_absolute == 0
+    assert compare(["a"], ["b"]).mean_absolute == 0
+
+
+def test_angles_are_found_where_asked_for() -> None:
+    with tk.open(stored({"t": np.array([3.0, 4])})) as a, tk.open(stored({"t": [1, 2]})) as b:
+        assert diff_states(a, a).tensors[0].cosine is None
+        assert diff_states(a, a, angles=True).tensors[0].cosine == 1
+        assert diff_states(a, b, names="t", angles=True).only_in_b == []
+
+
+def test_digests_are_trusted_where_told() -> None:
+    with tk.open(stored({"t": np.zeros(4)})) as a, tk.open(stored({"t": np.ones(4)})) as b:
+        lying = b.replace(digests=a.digests)
+        assert diff_states(a, lying).tensors[0].differing == 4
+        assert diff_states(a, lying, trust_digests=True).tensors[0].identical
 
 
 def test_reads_are_small_whatever_the_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ export interface Values {
   values: string[][];
 }
 
-/** The head of things/ID/tensors/N/tiles: filters of a convolution as images; float32s follow. */
+/** The head of things/ID/tensors/N/tiles: filters as images; float32s follow. */
 export interface Tiles {
   layout: string;
   first: number;
@@ -104,7 +104,7 @@ export interface Tiles {
   high: number | null;
 }
 
-/** What flows along an edge: its name and what is known of its type, such as float32[1, 3, ?]. */
+/** What flows along an edge: its name and its type, such as float32[1, 3, ?]; empty: unknown. */
 export interface Value {
   name: string;
   type: string;
@@ -188,6 +188,7 @@ export interface Diff {
   only_b: Only[];
   tensors: DiffRow[];
   values: Change[];
+  left_out: number;
 }
 
 /** diff/histograms?a=ID&b=ID&ia=N&ib=N: both tensors counted in the same bins. */
@@ -222,6 +223,7 @@ export interface Verified {
   step: number;
   sound: boolean;
   problems: string[];
+  unchecked: number;
 }
 
 /** The result of the job runs/ID/course?exact=0: each tensor over the steps.

@@ -19,6 +19,11 @@ const recorded: Recorded | null = (() => {
 /** Whether this page is a report, which knows only what was recorded. */
 export const isReport = recorded !== null;
 
+/** Whether something can be asked for: in a report, whether it was recorded. */
+export function isRecorded(path: string): boolean {
+  return recorded === null || Object.hasOwn(recorded, path);
+}
+
 /** What went wrong, in the server's words. */
 export class AskError extends Error {
   constructor(

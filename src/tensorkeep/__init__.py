@@ -23,16 +23,20 @@ if _TYPE_CHECKING:
     from tensorkeep import data, models
     from tensorkeep.data import Batches
     from tensorkeep.models import run
+    from tensorkeep.viewer import view
 
 
 def __getattr__(name: str) -> _Any:
-    # Most programs run no model or read no training data, and what does takes a while to import.
+    # Most programs run no model, read no training data and show nothing; all that takes a while to
+    # import.
     if name in ("data", "models"):
         return _import_module(f"tensorkeep.{name}")
     if name == "Batches":
         return _import_module("tensorkeep.data").Batches
     if name == "run":
         return _import_module("tensorkeep.models").run
+    if name == "view":
+        return _import_module("tensorkeep.viewer").view
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -60,4 +64,5 @@ __all__ = [
     "run",
     "save",
     "verify",
+    "view",
 ]

@@ -207,6 +207,11 @@ class State(Mapping[str, Tensor]):
         count = f"{len(self)} tensor{'' if len(self) == 1 else 's'}"
         return f"State({count}, {self.nbytes:,} bytes{', ' + self.format if self.format else ''})"
 
+    def _repr_html_(self) -> str:
+        from tensorkeep.notebook import state_table  # which only notebooks need
+
+        return state_table(self._tensors, self.metadata, self.format, self.refused)
+
     def __eq__(self, other: object) -> bool:
         return self is other
 

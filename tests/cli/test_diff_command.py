@@ -71,6 +71,7 @@ def test_json(run: Run, file: Path, other: Path) -> None:
         "shapes": [[4, 6], [4, 6]],
         "elements": 24,
         "differing": 1,
+        "mean_absolute": 0.5 / 24,
         "max_absolute": 0.5,
         "max_absolute_at": [2, 3],
         "max_relative": pytest.approx(0.5 / 2.375),

@@ -478,6 +478,11 @@ class Checkpointer:
     def __repr__(self) -> str:
         return f"Checkpointer({self._folder.where!r})"
 
+    def _repr_html_(self) -> str:
+        from tensorkeep.notebook import checkpoint_table  # which only notebooks need
+
+        return checkpoint_table(self._folder.where, self.checkpoints)
+
 
 def _try(action: Callable[[], None], error: BaseException) -> None:
     """Do what is left to do when a block ends by an error, which is the one to be told."""

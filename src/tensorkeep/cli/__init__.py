@@ -24,8 +24,8 @@ Command = Callable[..., int]
 
 # In the order of the help. A command's module is imported when it is the one that was given.
 COMMANDS = (
-    *("ls", "show", "convert", "copy", "diff", "verify", "check", "run", "edit", "meta", "ops"),
-    *("data", "checkpoints", "consolidate", "demo"),
+    *("ls", "show", "view", "convert", "copy", "diff", "verify", "check", "run", "edit", "meta"),
+    *("ops", "data", "checkpoints", "consolidate", "demo"),
 )
 _CODES = "Exit codes: 0 fine, 1 a difference or damage was found, 2 usage or unreadable input."
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tensorkeep import dtypes
 from tensorkeep.cli.progress import progress
-from tensorkeep.cli.statistics import statistics
+from tensorkeep.statistics import statistics
 from tensorkeep.cli.terminal import (
     bold,
     clean,

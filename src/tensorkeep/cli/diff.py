@@ -133,6 +133,7 @@ def _describe(found: Difference) -> dict[str, object]:
                 "shapes": tensor.shapes,
                 "elements": tensor.size,
                 "differing": tensor.differing,
+                "mean_absolute": tensor.mean_absolute,
                 "max_absolute": tensor.max_absolute,
                 "max_absolute_at": tensor.max_absolute_at,
                 "max_relative": tensor.max_relative,

@@ -12,7 +12,6 @@ import typer
 
 from tensorkeep import api
 from tensorkeep.cli.progress import progress
-from tensorkeep.cli.statistics import Array, Histogram, Statistics, histogram, statistics
 from tensorkeep.cli.terminal import (
     JsonOption,
     bold,
@@ -25,6 +24,7 @@ from tensorkeep.diff import scalars
 from tensorkeep.dtypes import DType
 from tensorkeep.errors import ArgumentError
 from tensorkeep.state import State
+from tensorkeep.statistics import Array, Histogram, Statistics, histogram, statistics
 
 _JSON_VALUES = 10_000
 _PRINTED = 200  # elements; of more, the first and last of each axis

@@ -59,9 +59,6 @@ def run(folder: Path | None = None, *, say: Say = print) -> Summary:
         ArgumentError: the folder is not empty.
         StoreError: the folder cannot be made, or the disk is full.
         TensorKeepError: the training process failed; the message has its last words.
-
-    >>> run(say=lambda line: None).ok
-    True
     """
     if folder is not None:
         _make(folder)

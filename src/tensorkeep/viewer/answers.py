@@ -250,6 +250,7 @@ class Diff:
     only_b: list[Only]
     tensors: list[DiffRow]
     values: list[Change]
+    left_out: int = 0  # how many rows there are more, of all four lists together
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +296,7 @@ class Verified:
     step: int
     sound: bool
     problems: list[str]
+    unchecked: int = 0  # tensors without checksums, of which the structure alone was checked
 
 
 @dataclass(frozen=True, slots=True)
