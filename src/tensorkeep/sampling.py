@@ -7,6 +7,8 @@ same whenever it is drawn. Texts are read by their offsets: see `tensorkeep.dtyp
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -24,6 +26,7 @@ Array = npt.NDArray[Any]
 
 RUNS = 64
 RUN = 1024  # elements
+_EVERY = 8  # of the runs, that many-th are read first
 _FAR_RUNS = 8  # over a network, each of them is a request
 _TEXT = 8 << 20  # bytes of text that a sample reads at most
 _GLANCED = 1 << 18  # elements, and
@@ -64,8 +67,11 @@ def unmapped(tensor: Tensor) -> Tensor:
     return Tensor(tensor.dtype, tensor.shape, source, tensor.offset, tensor.nbytes)
 
 
-def sample(tensor: Tensor, runs: int = RUNS, run: int = RUN) -> Array:
+def sample(tensor: Tensor, runs: int = RUNS, run: int = RUN, *, until: float = math.inf) -> Array:
     """Give some of a tensor's values, 1-D: `runs` runs of `run` elements; all where it is small.
+
+    Where all of a large chunk has to be unpacked for a few of its elements, that may take minutes:
+    from the time `until` on, of `time.monotonic`, no further run is read.
 
     Raises:
         TensorKeepError: it cannot be read.
@@ -81,18 +87,24 @@ def sample(tensor: Tensor, runs: int = RUNS, run: int = RUN) -> Array:
     if tensor.source.remote:
         runs, run = min(runs, _FAR_RUNS), runs * run // min(runs, _FAR_RUNS)
     places = spread(size, runs, run)
-    if tensor.dtype is dtypes.STRING:
-        parts = [texts(tensor, at, at + run, _TEXT // runs) for at in places]
-    elif tensor.source.remote:
-        parts = []
+    if tensor.source.remote and tensor.dtype is not dtypes.STRING:
+        parts: list[Array] = []
         at_once([partial(tensor.elements, at, at + run) for at in places], parts.append)
-    else:
-        parts = [tensor.elements(at, at + run) for at in places]
-    return np.concatenate(parts)
+        return np.concatenate(parts)
+    found: dict[int, Array] = {}
+    first = places[::_EVERY]
+    for at in (*first, *(place for place in places if place not in first)):
+        if found and time.monotonic() > until:
+            break
+        if tensor.dtype is dtypes.STRING:
+            found[at] = texts(tensor, at, at + run, _TEXT // runs)
+        else:
+            found[at] = tensor.elements(at, at + run)
+    return np.concatenate([found[at] for at in places if at in found])
 
 
-def glance(tensor: Tensor) -> Array:
-    """Give all of a tensor's values where that is quick, else a sample: 1-D.
+def glance(tensor: Tensor, *, until: float = math.inf) -> Array:
+    """Give all of a tensor's values where that is quick, else a sample: 1-D; see `sample`.
 
     Raises:
         TensorKeepError: it cannot be read.
@@ -102,7 +114,7 @@ def glance(tensor: Tensor) -> Array:
     """
     quick = not tensor.dtype.packed and tensor.nbytes <= _GLANCED_BYTES
     if tensor.source.remote or not (quick or tensor.size <= _GLANCED):
-        return sample(tensor)
+        return sample(tensor, until=until)
     if tensor.dtype is dtypes.STRING:
         return texts(unmapped(tensor), 0, tensor.size, _TEXT)
     return unmapped(tensor).elements(0, tensor.size)

@@ -98,7 +98,7 @@ def test_a_state_that_is_gone_lends_its_figures_to_no_other() -> None:
 
 def test_the_oldest_figures_are_dropped() -> None:
     measured = Measured(kept=2)
-    state = State({name: Tensor.of(np.zeros(100_000)) for name in "abc"})
+    state = State({name: Tensor.of(np.zeros(300_000)) for name in "abc"})
     for index in range(3):
         measured.exact(state, index, silent)
     assert [measured.sampled(state, index).exact for index in (0, 2)] == [False, True]

@@ -11,7 +11,6 @@ import numpy as np
 
 from tensorkeep import dtypes
 from tensorkeep.cli.progress import progress
-from tensorkeep.statistics import statistics
 from tensorkeep.cli.terminal import (
     bold,
     clean,
@@ -31,6 +30,7 @@ from tensorkeep.data.sources.joined import JoinedDataset
 from tensorkeep.data.writing import write
 from tensorkeep.data.writing.manifest import INDEX
 from tensorkeep.errors import ArgumentError, CorruptError, TensorKeepError
+from tensorkeep.statistics import statistics
 
 _SHOWN = 20  # damaged samples, or shards, to name
 _WHOLE = 8  # elements that head shows one by one

@@ -6,6 +6,7 @@ The server answers from here, and a report is recorded from here.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ BINARY = "application/octet-stream"
 _MOST_MEASURED = 64
 _MOST_PIXELS = 4096  # of an edge of a window
 _MOST_TILES = 1024
+_PATIENCE = 2.0  # seconds for all samples of a request
 _KEPT = 2.0  # seconds that what was found of a run is told, which may go on
 
 
@@ -107,7 +109,8 @@ class Answering:
         with self.opened.using(id) as held:
             for place in of:
                 held.tensor(place)
-            return [self._measured.sampled(held.state, place) for place in of]
+            until = time.monotonic() + _PATIENCE
+            return [self._measured.sampled(held.state, place, until) for place in of]
 
     def exact(self, asked: Parameters, id: str) -> Job:
         of = asked.integers("of", most=1)
@@ -168,6 +171,19 @@ class Answering:
         asked.finish()
         with self.opened.using(id) as held:
             return graph(held.state)
+
+    def inferred(self, asked: Parameters, id: str) -> Job:
+        from tensorkeep.viewer.graphs import graph
+
+        asked.finish()
+        with self.opened.using(id):
+            pass
+
+        def work(_: Report) -> Any:
+            with self.opened.using(id) as held:
+                return graph(held.state, infer=True)
+
+        return self._jobs.ask(("inferred", id, self.opened.stamp(id)), work)
 
     # --- two of them ----------------------------------------------------------------------------
 
@@ -243,6 +259,7 @@ _ROUTES: list[tuple[re.Pattern[str], Callable[..., Any]]] = [
         (rf"things/{_ID}/tensors/([0-9]{{1,9}})/values", Answering.values),
         (rf"things/{_ID}/tensors/([0-9]{{1,9}})/tiles", Answering.tiles),
         (rf"things/{_ID}/graph", Answering.graph),
+        (rf"things/{_ID}/graph/inferred", Answering.inferred),
         (r"diff", Answering.diff),
         (r"diff/histograms", Answering.histograms),
         (rf"runs/{_ID}", Answering.run),

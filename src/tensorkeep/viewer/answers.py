@@ -194,7 +194,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """things/ID/graph: a model; the first part is its main one."""
+    """things/ID/graph: a model; the first part is its main one.
+
+    It is also the result of the job things/ID/graph/inferred, with types that the model does not
+    say, where they can be worked out.
+    """
 
     dialect: str
     about: dict[str, str]  # such as producer and operator sets

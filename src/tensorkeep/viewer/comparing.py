@@ -44,7 +44,8 @@ def compare(a: State, b: State, report: Report) -> Diff:
         only_b=[_only(b[name], name, places_b[name]) for name in found.only_in_b[:_MOST_ROWS]],
         tensors=[_row(row, places_a, places_b) for row in ordered[:_MOST_ROWS]],
         values=[
-            Change(row.place, _short(row.a), _short(row.b)) for row in found.values[:_MOST_ROWS]
+            Change(_short(row.place), _short(row.a), _short(row.b))
+            for row in found.values[:_MOST_ROWS]
         ],
         left_out=sum(max(0, len(rows) - _MOST_ROWS) for rows in lists),
     )

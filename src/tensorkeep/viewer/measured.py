@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections import OrderedDict
@@ -34,10 +35,10 @@ class Measured:
         self._found: OrderedDict[Hashable, Statistics] = OrderedDict()
         self._names: weakref.WeakKeyDictionary[State, list[str]] = weakref.WeakKeyDictionary()
 
-    def sampled(self, state: State, index: int) -> Statistics:
+    def sampled(self, state: State, index: int, until: float = math.inf) -> Statistics:
         """Give what is known of a tensor: the exact figures where they are there, else a sample's.
 
-        One that cannot be read gives its problem.
+        One that cannot be read gives its problem. From the time `until` on samples are smaller.
 
         Raises:
             ArgumentError: there is no such tensor.
@@ -48,7 +49,7 @@ class Measured:
             return replace(known, index=index)
         running = Running(tensor.dtype)
         try:
-            running.add(glance(tensor))
+            running.add(glance(tensor, until=until))
         except (TensorKeepError, MemoryError) as error:
             return _failed(tensor, index, error)
         found = _told(running, tensor, index)
