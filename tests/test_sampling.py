@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,8 @@ from hypothesis import strategies as st
 from tensorkeep import dtypes
 from tensorkeep.dtypes import BLOCKS, DTYPES
 from tensorkeep.errors import CorruptError, UnsupportedError
-from tensorkeep.sampling import pieces, sample, spread, texts
-from tensorkeep.source import MemorySource, Source
+from tensorkeep.sampling import glance, pieces, sample, spread, texts, unmapped
+from tensorkeep.source import FileSource, MemorySource, Source
 from tensorkeep.tensor import Tensor
 
 
@@ -134,3 +136,38 @@ def test_what_is_not_there_is_told() -> None:
         sample(tensor)
     with pytest.raises(CorruptError, match="it is damaged"):
         list(pieces(tensor))
+
+
+def test_what_was_read_outlives_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.bin"
+    array = np.arange(1 << 19, dtype="<f4")
+    path.write_bytes(array.tobytes())
+    tensor = Tensor(dtypes.FLOAT32, array.shape, FileSource(path, mapping=True))
+    small = Tensor(dtypes.FLOAT32, (1 << 18,), tensor.source)
+    found = [glance(small), sample(tensor), unmapped(tensor).numpy(), unmapped(tensor)[::3]]
+    before = [part.tolist() for part in found]
+    path.write_bytes(b"")  # to look at a map of it would end the program
+    assert [part.tolist() for part in found] == before
+    for again in (glance, sample, lambda each: unmapped(each).numpy()):
+        with pytest.raises(CorruptError, match="shorter now"):
+            again(tensor)
+
+
+def test_all_of_what_is_read_quickly() -> None:
+    for count, kind in ((1 << 18, dtypes.FLOAT64), (1 << 20, dtypes.INT8), (1 << 18, dtypes.INT4)):
+        source = MemorySource(bytes(kind.nbytes(count + 16)))
+        assert glance(Tensor(kind, (count,), source)).size == count
+        assert glance(Tensor(kind, (count + 16,), source)).size == 65536
+    far = Counting(bytes(4 << 18), remote=True)
+    assert glance(Tensor(dtypes.FLOAT32, (1 << 18,), far)).size == 65536
+    assert glance(Tensor.of(["a", "b"])).tolist() == ["a", "b"]
+
+
+def test_a_sample_ends_where_time_is_up() -> None:
+    source = Counting(np.arange(1_000_000, dtype="<f4").tobytes())
+    tensor = Tensor(dtypes.FLOAT32, (1_000_000,), source)
+    assert sample(tensor, until=time.monotonic() - 1).tolist() == list(range(1024))
+    assert source.reads == [4096]
+    whole = sample(tensor)
+    assert sample(tensor, until=time.monotonic() + 60).tolist() == whole.tolist()
+    assert np.all(np.diff(whole) > 0)  # in their order, whatever was read first

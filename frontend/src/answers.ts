@@ -143,7 +143,10 @@ export interface Part {
   doc: string;
 }
 
-/** things/ID/graph: a model; the first part is its main one. */
+/** things/ID/graph: a model; the first part is its main one.
+
+It is also the result of the job things/ID/graph/inferred, with types that the model does not
+say, where they can be worked out. */
 export interface Graph {
   dialect: string;
   about: Record<string, string>;

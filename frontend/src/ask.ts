@@ -37,7 +37,7 @@ export class AskError extends Error {
 function fromReport(path: string): unknown {
   const answer = recorded?.[path];
   if (answer === undefined) {
-    throw new AskError("this is not in the report", "Open the file itself: tensorkeep view PATH.");
+    throw new AskError("This is not in the report.", "Open the file itself: tensorkeep view PATH.");
   }
   return answer;
 }
@@ -48,7 +48,7 @@ async function fetched(path: string, signal?: AbortSignal): Promise<Response> {
     response = await fetch(`api/${path}`, { signal, credentials: "omit" });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new AskError("the server has ended", "Start it again: tensorkeep view PATH.");
+    throw new AskError("The server has ended.", "Start it again: tensorkeep view PATH.");
   }
   if (!response.ok) {
     const told = (await response.json().catch(() => null)) as Problem | null;

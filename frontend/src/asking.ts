@@ -11,18 +11,19 @@ export interface Asked<T> {
 }
 
 function useAsked<T>(path: string | null, act: (path: string, report: (part: number) => void, signal: AbortSignal) => Promise<T>): Asked<T> {
-  const [asked, setAsked] = useState<Asked<T>>({ part: 0 });
+  const [asked, setAsked] = useState<Asked<T> & { path: string | null }>({ path, part: 0 });
   useEffect(() => {
+    if (path === null) return;
     const stop = new AbortController();
-    setAsked({ part: 0 });
-    if (path !== null) {
-      act(path, (part) => !stop.signal.aborted && setAsked({ part }), stop.signal)
-        .then((answer) => !stop.signal.aborted && setAsked({ answer, part: 1 }))
-        .catch((error: Error) => !stop.signal.aborted && setAsked({ error, part: 0 }));
-    }
+    const tell = (now: Asked<T>) => !stop.signal.aborted && setAsked({ ...now, path });
+    tell({ part: 0 });
+    act(path, (part) => tell({ part }), stop.signal)
+      .then((answer) => tell({ answer, part: 1 }))
+      .catch((error: Error) => tell({ error, part: 0 }));
     return () => stop.abort();
   }, [path]);
-  return asked;
+  // What is known of another path is not shown, not even until the effect runs.
+  return asked.path === path ? asked : { part: 0 };
 }
 
 /** Ask for JSON; nothing is asked while the path is null. */

@@ -12,12 +12,28 @@ export function bytes(count: number): string {
   return unit === 0 ? `${value} B` : `${value.toPrecision(3)} ${units[unit]}`;
 }
 
-/** A number to four digits; "–" where there is none. */
+/** A number to four digits, fewer where they tell it exactly; "–" where there is none. */
 export function number(value: number | null | undefined): string {
   if (value === null || value === undefined) return "–";
   if (Number.isInteger(value) && Math.abs(value) < 1e6) return value.toString();
   const size = Math.abs(value);
-  return size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(3) : value.toPrecision(4);
+  const large = size < 1e-3 || size >= 1e6;
+  const near = large ? value.toExponential(3) : value.toPrecision(4);
+  if (Number(near) !== value) return near;
+  return large ? value.toExponential() : value.toString();
+}
+
+/** A share of 0 to 1 in hundredths; never all or nothing where it is not. */
+export function percent(part: number | null): string {
+  if (part === null || Number.isNaN(part)) return "–";
+  if (part === 0 || part === 1) return `${100 * part} %`;
+  if (part > 0.999) return "> 99.9 %";
+  return part < 0.001 ? "< 0.1 %" : `${(100 * part).toFixed(1)} %`;
+}
+
+/** A count and what is counted: 1 node, 2,000 nodes. */
+export function many(number: number, one: string, more = `${one}s`): string {
+  return `${count(number)} ${number === 1 ? one : more}`;
 }
 
 /** A count with separators: 1,234,567. */

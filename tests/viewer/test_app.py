@@ -142,6 +142,7 @@ def test_a_run(client: Client) -> None:
         ("things/3/tensors", 404),
         ("things/2/tensors", 400),
         ("things/0/graph", 400),
+        ("things/0/graph/inferred?x=1", 400),
         ("things/0/statistics", 400),
         ("things/0/statistics?of=9", 404),
         ("things/0/statistics?of=", 200),
@@ -387,4 +388,11 @@ def test_answers_without_a_server() -> None:
     assert answering.answer("things/0/tensors/0/window").media == "application/octet-stream"
     with pytest.raises(MissingError):
         answering.answer("nothing")
+    answering.close()
+
+
+def test_samples_that_take_too_long_are_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tensorkeep.viewer.answering._PATIENCE", -1.0)
+    answering = Answering([{"w": np.ones(1 << 19)}])
+    assert json.loads(answering.answer("things/0/statistics?of=0").body)[0]["measured"] == 1024
     answering.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis.extra import numpy as npst
 
 import tensorkeep as tk
 from tensorkeep.diff import diff_states
+from tensorkeep.dtypes import FLOAT32
 from tensorkeep.errors import CorruptError
 from tensorkeep.source import MemorySource
 from tensorkeep.state import State
@@ -261,3 +263,45 @@ def test_damage_is_an_error_of_ours() -> None:
     text = Tensor(tk.dtype("string"), (1,), MemorySource(b"\xff" * 16), 0, 16)
     with pytest.raises(CorruptError):
         overlay(text, text)
+
+
+def test_the_extremes_of_integers() -> None:
+    low, high = np.int64(-(2**63)), np.uint64(2**64 - 1)
+    for a, b in ((high, high), (low, low), (low, high), (np.int64(2**53), np.int64(2**53 + 1))):
+        found = overlay(Tensor.of(a), Tensor.of(b))
+        assert (sum(found.a), sum(found.b), found.exact) == (1, 1, True)
+        assert found.edges == sorted(set(found.edges))
+
+
+def test_odd_complex_numbers_compare_without_a_warning() -> None:
+    signalling = np.array([0x7F800001, 0x3F800000], "<u4").view("<c8")
+    _compare(_state(x=signalling), _state(x=signalling))
+
+
+def test_a_file_that_is_cut_short_meanwhile_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    tk.save({"w": np.ones(1 << 20, "float32")}, path)
+    other = _state(w=np.zeros(1 << 20, "float32"))
+    with tk.open(path) as a, pytest.raises(CorruptError, match="shorter now"):
+        compare(a, other, lambda done, total: os.truncate(path, 0))
+
+
+def test_a_place_of_any_length() -> None:
+    found = _compare(State({}, metadata={"k" * 1_000_000: 1}), State({}))
+    assert len(found.values[0].place) < 3_000
+
+
+def test_no_map_is_looked_at() -> None:
+    class Mapped(MemorySource):
+        @property
+        def mapped(self) -> bool:
+            return True
+
+        def read(self, start: int, stop: int) -> memoryview:
+            raise AssertionError("a program that cuts the file short would end this one")
+
+        def _readinto(self, start: int, buffer: memoryview) -> None:
+            buffer[:] = super()._read(start, start + buffer.nbytes)
+
+    state = State({"w": Tensor(FLOAT32, (100_000,), Mapped(bytes(400_000)))})
+    assert _compare(state, _state(w=np.ones(100_000, "float32"))).tensors[0].differing == 100_000

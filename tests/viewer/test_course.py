@@ -25,7 +25,7 @@ from tensorkeep.source import FileSource
 from tensorkeep.state import State
 from tensorkeep.viewer import course as courses
 from tensorkeep.viewer.answers import Course
-from tensorkeep.viewer.course import _Followed
+from tensorkeep.viewer.course import _Followed, _vector
 from tensorkeep.viewer.runs import course
 
 Array = npt.NDArray[Any]
@@ -323,3 +323,8 @@ def test_in_a_bucket(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         found = _course(bucket.url("run"), exact=exact)
         assert _of(found, "w")[1] == [None, pytest.approx(1)]
         assert _of(found, "frozen")[1] == [None, 0]
+
+
+def test_odd_complex_numbers_are_followed_without_a_warning() -> None:
+    signalling = np.array([0x7F800001, 0x3F800000], "<u4").view("<c8")
+    assert np.isnan(_vector(signalling)[0])

@@ -137,3 +137,13 @@ def test_what_cannot_be_opened_is_told_beside_what_can(two: list[Path], tmp_path
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 nothing")
     export([two[0], tmp_path / "broken.npz"], tmp_path / "report.html")
     assert recorded(tmp_path / "report.html")["things"]["things"][1]["problem"]
+
+
+def test_what_was_given_is_never_replaced_by_its_report(two: list[Path], tmp_path: Path) -> None:
+    before = two[1].read_bytes()
+    link = tmp_path / "link.html"
+    link.symlink_to(two[1])
+    for file in (two[1], f"{two[1]}", link):
+        with pytest.raises(errors.ArgumentError, match="is what the report is to tell of"):
+            export(two, file)
+    assert two[1].read_bytes() == before

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from functools import partial
 from itertools import pairwise
@@ -29,6 +30,7 @@ from tensorkeep.errors import ArgumentError, TensorKeepError
 from tensorkeep.graph import Graph as Model
 from tensorkeep.graph.schema import MODEL
 from tensorkeep.message import Message
+from tensorkeep.viewer.answering import Answering
 from tensorkeep.viewer.answers import Graph, Node, Part
 from tensorkeep.viewer.graphs import graph
 from tensorkeep.viewer.graphs.bounds import Budget
@@ -470,3 +472,18 @@ def test_any_graph_is_given_as_onnx_reads_it(ends: list[tuple[list[str], list[st
     found = drawn(made(nodes))
     given_: list[Node] = found.parts[0].nodes
     assert [(node.inputs, node.outputs) for node in given_] == ends
+
+
+def test_inferred_types_as_a_job() -> None:
+    model = made([helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Neg", ["h"], ["y"])])
+    message = Message.parse(MODEL, model.SerializeToString())
+    answering = Answering([tk.State.of_graph(Model(message))])
+    path = "things/0/graph"
+    try:
+        assert json.loads(answering.answer(path).body)["parts"][0]["values"].get("h") is None
+        while not (job := json.loads(answering.answer(f"{path}/inferred").body))["finished"]:
+            time.sleep(0.01)
+    finally:
+        answering.close()
+    assert job["problem"] == ""
+    assert job["result"]["parts"][0]["values"]["h"] == "float32[batch, 4]"

@@ -238,3 +238,14 @@ def test_a_sample_of_a_large_file_is_there_at_once(tmp_path: Path) -> None:
         found = Measured().sampled(state, 0)
         assert time.perf_counter() - start < 1
         assert (found.size, found.measured, found.zeros) == (1_000_000_000, 65_536, 65_536)
+
+
+def test_small_ones_are_exact_at_once() -> None:
+    assert Measured().sampled(State({"t": Tensor.of(np.ones(1 << 18, "float32"))}), 0).exact
+    assert not Measured().sampled(State({"t": Tensor.of(np.ones(1 << 19, "float32"))}), 0).exact
+
+
+def test_where_time_is_up_fewer_values_are_sampled() -> None:
+    state = State({"t": Tensor.of(np.ones(1 << 20, "float32"))})
+    found = Measured().sampled(state, 0, until=time.monotonic() - 1)
+    assert (found.measured, found.exact, found.mean) == (1024, False, 1)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -14,6 +16,7 @@ from tensorkeep.dtypes import BLOCKS, DTYPES
 from tensorkeep.errors import ArgumentError, CorruptError, UnsupportedError
 from tensorkeep.source import MemorySource, Source
 from tensorkeep.tensor import Tensor
+from tensorkeep.viewer import windows
 from tensorkeep.viewer.windows import layout_of, tiles, values, window
 
 
@@ -328,3 +331,51 @@ def test_tiles_that_make_no_sense() -> None:
     large = Tensor(dtypes.FLOAT32, (4, 1, 4000, 4000), Endless(4 * 16_000_000 * 4))
     with pytest.raises(ArgumentError, match="too many"):
         tiles(large, "oihw")
+
+
+def test_no_map_is_looked_at(tmp_path: Any) -> None:
+    class Mapped(Endless):
+        @property
+        def mapped(self) -> bool:
+            return True
+
+        def _read(self, start: int, stop: int) -> memoryview:
+            raise AssertionError("a program that cuts the file short would end this one")
+
+        def _readinto(self, start: int, buffer: memoryview) -> None:
+            self.reads += 1
+
+    for kind in (dtypes.FLOAT32, dtypes.INT4, dtypes.STRING):
+        source = Mapped(8 * 4097)
+        nbytes = 8 * 4097 if kind is dtypes.STRING else kind.nbytes(4096)
+        tensor = Tensor(kind, (64, 4, 4, 4), source, 0, nbytes)
+        several: list[Callable[[Tensor], Any]] = [window, values]
+        if kind is not dtypes.STRING:
+            several.append(tiles)
+        for asked in several:
+            before = source.reads
+            asked(tensor)
+            assert source.reads > before
+
+
+def test_what_takes_too_long_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "_PATIENCE", 0.01)
+
+    class Slow(Endless):
+        def _read(self, start: int, stop: int) -> memoryview:
+            time.sleep(0.005)
+            return super()._read(start, stop)
+
+    source = Slow(4 * 10_000 * 10_000)
+    tensor = Tensor(dtypes.FLOAT32, (10_000, 10_000), source)
+    with pytest.raises(UnsupportedError, match="takes too long to read"):
+        window(tensor)
+    assert source.reads < 10
+    assert window(tensor, rows=(0, 1))[0].shape == [1, 250]
+
+
+def test_rows_that_are_near_are_read_at_once() -> None:
+    source = Endless(4 * 10_000 * 10_000)
+    tensor = Tensor(dtypes.FLOAT32, (10_000, 10_000), source)
+    assert len(values(tensor, rows=(100, 164), cols=(9_000, 9_064)).values) == 64
+    assert source.reads == 1

@@ -67,6 +67,7 @@ export function pageColour(name: string): string {
   // light-dark() is settled only in a property that is used, so the colour is read from one.
   const probe = document.createElement("span");
   probe.style.color = `var(${name})`;
+  probe.style.forcedColorAdjust = "none"; // Colours are not forced upon canvases.
   document.body.append(probe);
   const colour = getComputedStyle(probe).color;
   probe.remove();

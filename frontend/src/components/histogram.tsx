@@ -4,7 +4,7 @@
 //   <Histogram label="Values of conv1" edges={edges} a={counts} />           edges: one more than counts
 
 import { useState } from "preact/hooks";
-import { count, number } from "../format";
+import { count, many, number } from "../format";
 import "./histogram.css";
 
 export interface HistogramProps {
@@ -88,7 +88,7 @@ export function Histogram({ label, edges, a, b, names = ["a", "b"], log = false,
             <i class="histogram-key-a" /> {names[0]} <i class="histogram-key-b" /> {names[1]}
           </>
         ) : (
-          `${bins === 1 ? "1 bin" : `${bins} bins`}, at most ${count(most)}${log ? ", logarithmic" : ""}`
+          `${many(bins, "bin")}, at most ${count(most)}${log ? ", logarithmic" : ""}`
         )}
       </figcaption>
     </figure>

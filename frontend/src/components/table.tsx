@@ -71,6 +71,11 @@ export function sorted<Row>(rows: readonly Row[], columns: Column<Row>[], sortin
   return places.map((place) => rows[place] as Row);
 }
 
+/** Tell all of a cell that is cut off to those who point at it. */
+function tellWhole({ currentTarget: cell }: JSX.TargetedPointerEvent<HTMLDivElement>): void {
+  cell.title = cell.scrollWidth > cell.clientWidth ? cell.innerText : "";
+}
+
 export function Table<Row>(props: TableProps<Row>) {
   const { columns, onSelect, branch, onOpen } = props;
   const [own, setOwn] = useState<Sorting | null>(null);
@@ -218,7 +223,7 @@ export function Table<Row>(props: TableProps<Row>) {
               }}
             >
               {columns.map((column) => (
-                <div key={column.key} role="gridcell" class={column.align === "right" ? "table-right" : ""}>
+                <div key={column.key} role="gridcell" class={column.align === "right" ? "table-right" : ""} onPointerEnter={tellWhole}>
                   {column.cell(row)}
                 </div>
               ))}

@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 import type { Thing } from "../answers";
-import { bytes, count } from "../format";
+import { bytes, many } from "../format";
 import type { Sight } from "../place";
 import { THEMES, type Theme, chooseTheme, chosenTheme } from "../theme";
 import { titleOf } from "./titles";
@@ -28,10 +28,9 @@ function ThemeChoice() {
 }
 
 function about(thing: Thing): string {
-  if (thing.kind === "run") return thing.steps === 1 ? "run, 1 checkpoint" : `run, ${count(thing.steps)} checkpoints`;
+  if (thing.kind === "run") return `run, ${many(thing.steps, "checkpoint")}`;
   if (thing.kind === "") return "";
-  const tensors = thing.tensors === 1 ? "1 tensor" : `${count(thing.tensors)} tensors`;
-  return [thing.format, tensors, bytes(thing.nbytes)].filter(Boolean).join(", ");
+  return [thing.format, many(thing.tensors, "tensor"), bytes(thing.nbytes)].filter(Boolean).join(", ");
 }
 
 interface HeaderProps {

@@ -1,6 +1,7 @@
 // What was given and could not be opened.
 
 import type { Thing } from "../answers";
+import { many } from "../format";
 import { plain } from "../names";
 
 /** In place of a sight: why what is chosen could not be opened. */
@@ -26,7 +27,7 @@ export function Unopened({ things, open }: { things: Thing[]; open: (id: string)
   return (
     <details class="unopened">
       <summary class="problem">
-        {things.length === 1 ? "1 file could not be opened" : `${things.length} files could not be opened`}
+        {many(things.length, "file")} could not be opened
       </summary>
       <ul>
         {things.map((each) => (

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from tensorkeep.convert import refuse_existing
 from tensorkeep.errors import ArgumentError, TensorKeepError
+from tensorkeep.store import Location
 from tensorkeep.stores import Target, locate
 from tensorkeep.viewer.answering import Answering
 from tensorkeep.viewer.app import PAGE
@@ -59,7 +61,7 @@ def export(
     Raises:
         TensorKeepError: nothing of what was given can be opened.
         ArgumentError: the budget cannot even hold the names of what is open, or something is there
-            that is not to be replaced.
+            that is not to be replaced, or is what was given.
         StoreError: it cannot be written.
 
     >>> import tempfile
@@ -72,6 +74,7 @@ def export(
         raise ArgumentError("is a folder, not the name of a file", where=location.where)
     if not replace:
         refuse_existing(location)
+    _refuse_own(targets, location)
     recorder = report(targets, exact=exact, budget=budget, progress=progress)
     try:
         pieces = inlined(recorder.answers, recorder.left_out, PAGE if page is None else page)
@@ -81,6 +84,20 @@ def export(
         location.store.rollback()
         raise
     return recorder.left_out
+
+
+def _refuse_own(targets: Sequence[Any], location: Location) -> None:
+    """Refuse to write a report over what it tells of."""
+    for target in targets:
+        if not isinstance(target, str | os.PathLike):
+            continue
+        same = False
+        with suppress(OSError, ValueError):
+            same = os.path.samefile(target, location.where)
+        if same or locate(target).where == location.where:
+            raise ArgumentError(
+                "is what the report is to tell of", where=location.where, cure="Name another file."
+            )
 
 
 def report(

@@ -8,6 +8,7 @@ that axis goes right; a scalar is one row of one column.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorkeep import dtypes
-from tensorkeep.errors import ArgumentError
+from tensorkeep.errors import ArgumentError, UnsupportedError
 from tensorkeep.sampling import texts, unmapped
 from tensorkeep.selection import neighbours, select
+from tensorkeep.source import Source
 from tensorkeep.tensor import Tensor
 from tensorkeep.viewer.answers import Tiles, Values, Window
 
@@ -31,8 +33,10 @@ _MOST = 4096  # on each axis of a window
 _CELLS = 1 << 20  # of a window
 _BYTES = 128 << 20  # that one request reads at most
 _READS = 1 << 16
+_AT_ONCE = 16 << 20  # bytes that are read together with what lies between what is needed
 _FAR_READS = 256  # over a network, and
 _FAR_BYTES = 64 << 20
+_PATIENCE = 10.0  # seconds of reading from this machine
 _NEAR = 128 << 10  # bytes between two reads that are cheaper to fetch than another request
 _KERNEL = 11  # elements on an axis of a kernel at most
 _TEXT = 1 << 20  # bytes of the texts in a row
@@ -106,6 +110,7 @@ def window(
     >>> head.steps, head.shape, data.tolist(), (head.low, head.high)
     ([2, 2], [2, 2], [[0.0, 2.0], [8.0, 10.0]], (0.0, 10.0))
     """
+    tensor = _in_time(tensor)
     if not 0 < most <= _MOST:
         raise ArgumentError(f"most has to be 1 to {_MOST}, not {most}")
     part = _slice(tensor.shape, axes, at)
@@ -154,6 +159,7 @@ def values(
     >>> values(Tensor.of(np.array([[0.1, 2]], "float32"))).values
     [['0.1', '2.0']]
     """
+    tensor = _in_time(tensor)
     part = _slice(tensor.shape, axes, at)
     chosen = []
     for given, axis, called in ((rows, part.down, "rows"), (cols, part.right, "cols")):
@@ -195,6 +201,7 @@ def tiles(tensor: Tensor, layout: str = "", first: int = 0, count: int = 64) -> 
     >>> head.layout, head.of, head.channels, data.shape
     ('oihw', 8, 3, (2, 5, 5, 3))
     """
+    tensor = _in_time(tensor)
     if layout not in ("", "oihw", "hwio"):
         raise ArgumentError(f"there is no layout {layout!r}", cure='Say "oihw" or "hwio".')
     shape = tensor.shape
@@ -229,6 +236,35 @@ def tiles(tensor: Tensor, layout: str = "", first: int = 0, count: int = 64) -> 
     data = _floats(np.array(images) if images else np.zeros((0, height, width, channels)))
     low, high = _extremes(data)
     return Tiles(layout, first, count, of, height, width, channels, low, high), data
+
+
+class _InTime(Source):
+    """What another source holds, until time is up."""
+
+    __slots__ = ("_inner", "_until")
+
+    def __init__(self, inner: Source) -> None:
+        super().__init__(inner.size, inner.where)
+        self._inner = inner
+        self._until = time.monotonic() + _PATIENCE
+
+    def _read(self, start: int, stop: int) -> memoryview:
+        if time.monotonic() > self._until:
+            raise UnsupportedError(
+                "this part takes too long to read: too much has to be unpacked for it",
+                where=self.where,
+                cure="Look at other axes, or convert the file to one that is not compressed.",
+            )
+        return self._inner.read(start, stop)
+
+
+def _in_time(tensor: Tensor) -> Tensor:
+    """Have reads end at some time, and no map of a file looked at."""
+    tensor = unmapped(tensor)
+    if tensor.source.remote:
+        return tensor
+    source = _InTime(tensor.source)
+    return Tensor(tensor.dtype, tensor.shape, source, tensor.offset, tensor.nbytes)
 
 
 def layout_of(shape: Sequence[int]) -> str:
@@ -334,14 +370,21 @@ def _read(tensor: Tensor, index: Index, told: Callable[[str], Any] = len) -> Arr
         kept = zip(index, tensor.shape, strict=True)
         shape = [len(range(*part.indices(n))) for part, n in kept if isinstance(part, slice)]
         return np.zeros(shape, tensor.dtype.numpy)
-    tensor = unmapped(tensor)
     if tensor.dtype is dtypes.STRING:
         return _read_texts(tensor, index, told)
     if not _affordable(tensor, index):
         raise ArgumentError(
             "this part takes too much to read at once", cure="Ask for a smaller one."
         )
-    return tensor[index]
+    chosen = select(index, tensor.shape)
+    assert chosen is not None
+    first, last = chosen.runs[0][0], chosen.runs[-1][1]
+    if len(chosen.runs) == 1 or tensor.dtype.nbytes(last - first) > _AT_ONCE:
+        return tensor[index]
+    # Each read of its own might unpack the same chunk again.
+    found = tensor.elements(first, last)
+    parts = [found[start - first : stop - first] for start, stop in chosen.runs]
+    return chosen.finish(np.concatenate(parts).reshape(chosen.box))
 
 
 def _read_texts(tensor: Tensor, index: Index, told: Callable[[str], Any]) -> Array:

@@ -82,13 +82,26 @@ _UNNAMED = """() => [...document.querySelectorAll(
 
 
 def said(value: float) -> str:
-    """Write a number as the page does: to four digits."""
+    """Write a number as the page does: to four digits, fewer where they tell it exactly."""
     if float(value).is_integer() and abs(value) < 1e6:
         return str(int(value))
-    if not 1e-3 <= abs(value) < 1e6:
-        mantissa, _, exponent = f"{value:.3e}".partition("e")
-        return f"{mantissa}e{int(exponent):+d}"
-    return f"{value:#.4g}".rstrip(".")
+    large = not 1e-3 <= abs(value) < 1e6
+    near = f"{value:.3e}" if large else f"{value:#.4g}".rstrip(".")
+    if not large:
+        return str(float(value)) if float(near) == value else near
+    mantissa, _, exponent = near.partition("e")
+    if float(near) == value:
+        mantissa = f"{float(mantissa):g}"
+    return f"{mantissa}e{int(exponent):+d}"
+
+
+def percent(part: float) -> str:
+    """Write a share as the page does; never all or nothing where it is not."""
+    if part in (0, 1):
+        return f"{100 * part:.0f} %"
+    if not 0.001 <= part <= 0.999:
+        return "< 0.1 %" if part < 0.5 else "> 99.9 %"
+    return f"{100 * part:.1f} %"
 
 
 def until(page: Page | Frame, condition: str, seconds: float = 10) -> None:

@@ -32,7 +32,7 @@ def test_a_report_opens_from_the_disk_and_asks_for_nothing(
     page = show(url=(tmp_path / "report.html").as_uri())
     page.context.set_offline(True)
     settle(page)
-    assert page.get_by_role("row", name="weight float32 [16, 1, 3, 3]").is_visible()
+    assert page.get_by_role("row", name="weight [16, 1, 3, 3] float32").is_visible()
     for sight in page.get_by_role("navigation", name="Sights").get_by_role("button").all():
         sight.click()
         settle(page)
@@ -100,7 +100,7 @@ def test_a_notebook_shows_the_page_in_a_frame(browser: Browser, files: Files, in
         watch(page, complaints, url, shown.url or url)
         page.goto(url)
         frame = page.frame_locator("iframe")
-        frame.get_by_role("row", name="weight float32 [16, 1, 3, 3]").wait_for()
+        frame.get_by_role("row", name="weight [16, 1, 3, 3] float32").wait_for()
         frame.get_by_role("navigation", name="Sights").get_by_role("button").nth(1).click()
         settle(page.frames[1])
         assert "graph" in page.frames[1].evaluate("location.hash")

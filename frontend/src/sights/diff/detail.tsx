@@ -6,10 +6,10 @@ import { isRecorded } from "../../ask";
 import { useAnswer } from "../../asking";
 import { Histogram } from "../../components/histogram";
 import { Waiting } from "../../components/waiting";
-import { count, number, shape } from "../../format";
+import { count, number, percent, shape } from "../../format";
 import { plain } from "../../names";
 import { fragmentOf } from "../../place";
-import { largest, NO_NUMBER, percent, share, sizeOf } from "./words";
+import { largest, NO_NUMBER, share, sizeOf } from "./words";
 
 function Counted({ a, b, row }: { a: string; b: string; row: DiffRow }) {
   const path = `diff/histograms?a=${a}&b=${b}&ia=${row.a}&ib=${row.b}`;

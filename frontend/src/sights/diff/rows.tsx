@@ -3,9 +3,9 @@
 import { useMemo } from "preact/hooks";
 import type { Change, DiffRow, Only } from "../../answers";
 import { type Column, Table } from "../../components/table";
-import { number, shape } from "../../format";
+import { number, percent, shape } from "../../format";
 import { order, plain } from "../../names";
-import { kindOf, largest, NO_NUMBER, percent, share } from "./words";
+import { kindOf, largest, NO_NUMBER, share } from "./words";
 
 function both(one: string, other: string) {
   return one === other ? one : `${one} → ${other}`;

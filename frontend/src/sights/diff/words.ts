@@ -23,14 +23,6 @@ export function largest(row: DiffRow): string {
   return row.max === null && row.mean !== null && !row.equal ? NO_NUMBER : number(row.max);
 }
 
-export function percent(part: number | null): string {
-  if (part === null) return "–";
-  const hundredths = part * 100;
-  if (hundredths === 0 || hundredths === 100) return `${hundredths} %`;
-  if (hundredths > 99.9) return "> 99.9 %";
-  return hundredths < 0.1 ? "< 0.1 %" : `${hundredths.toFixed(1)} %`;
-}
-
 /** What of a tensor changed, beside its values. */
 export function kindOf(row: DiffRow): string {
   if (row.identical) return "identical";

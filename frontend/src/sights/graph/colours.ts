@@ -19,6 +19,7 @@ export interface Colours {
 export function coloursIn(element: HTMLElement): Colours {
   const probe = document.createElement("span");
   probe.hidden = true;
+  probe.style.forcedColorAdjust = "none"; // Colours are not forced upon canvases.
   element.append(probe);
   const read = (name: string) => {
     probe.style.color = `var(--${name})`;

@@ -2,6 +2,7 @@
 
 import type { RefObject } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { many } from "../../format";
 import type { Drawn } from "./drawn";
 import { Stage } from "./stage";
 import { beside, nextAlong, saidOf } from "./walk";
@@ -74,7 +75,7 @@ export function Drawing({ drawn, box, sought, follow, choose, open, nodes }: Dra
         ref={canvas}
         tabIndex={0}
         role="application"
-        aria-label={`Graph of ${nodes} nodes`}
+        aria-label={`Graph of ${many(nodes, "node")}`}
         aria-describedby="graph-keys"
         onKeyDown={press}
       />
@@ -88,7 +89,7 @@ export function Drawing({ drawn, box, sought, follow, choose, open, nodes }: Dra
       {!scene && !drawn.error && (
         <div class="graph-status" role="status">
           <p>
-            laying out {nodes.toLocaleString("en-US")} nodes{percent > 0 && `: ${percent} %`}
+            laying out {many(nodes, "node")}{percent > 0 && `: ${percent} %`}
           </p>
           <progress value={drawn.part} aria-label="Layout" />
           <button onClick={drawn.hurry}>Quick layout</button>

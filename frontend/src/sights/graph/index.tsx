@@ -4,7 +4,7 @@ import { useRef, useState } from "preact/hooks";
 import type { Graph, Tensors } from "../../answers";
 import { useAnswer } from "../../asking";
 import { Waiting } from "../../components/waiting";
-import { count } from "../../format";
+import { many } from "../../format";
 import type { SightProps } from "../../page";
 import { go } from "../../place";
 import { coloursIn } from "./colours";
@@ -95,8 +95,8 @@ export function GraphSight({ thing, chosen }: SightProps) {
           </nav>
         )}
         <Search key={at} part={part} choose={(to) => seek(scene?.picture.boxOf[to] ?? -1)} />
-        <span class="soft">{count(nodes)} nodes</span>
-        {graph.left_out > 0 && <span class="soft">{count(graph.left_out)} nodes more are not shown</span>}
+        <span class="soft">{many(nodes, "node")}</span>
+        {graph.left_out > 0 && <span class="soft">{many(graph.left_out, "more node is", "more nodes are")} not shown</span>}
         {scene?.layout.plain && <span class="soft">laid out plainly</span>}
         <span class="graph-save">
           <button disabled={!scene} onClick={() => save("svg")}>

@@ -2,7 +2,7 @@
 
 import { Elk, weightOf, type Placed } from "./elk";
 import type { Picture } from "./picture";
-import { placeQuickly, straight } from "./quick";
+import { isPath, placeQuickly, straight } from "./quick";
 import { cut, type Plan } from "./sections";
 
 /** A line, or a part of one that several links share. */
@@ -71,7 +71,8 @@ export async function layOut(picture: Picture, report: (part: number) => void, s
     const key = keyOf(plan);
     let found = known.get(key);
     if (found) return found;
-    if (!failed && !wide && !hurried.aborted && weightOf(plan) <= TOO_LARGE) {
+    if (isPath(plan)) found = placeQuickly(plan);
+    else if (!failed && !wide && !hurried.aborted && weightOf(plan) <= TOO_LARGE) {
       try {
         elk ??= new Elk();
         found = await within(elk.place(plan), until - performance.now());

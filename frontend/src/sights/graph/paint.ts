@@ -4,7 +4,7 @@ import { CATEGORIES, type Category } from "./categories";
 import type { Colours } from "./colours";
 import type { Piece } from "./layout";
 import { LINE_FONT, LINE_HEIGHT, TITLE_FONT, TITLE_HEIGHT, type Box } from "./picture";
-import type { Rect, Scene } from "./scene";
+import { LABEL_HEIGHT, type Rect, type Scene } from "./scene";
 
 /** Where the view is: the point of the scene in the upper left corner, and pixels per unit. */
 export interface Camera {
@@ -151,7 +151,7 @@ function labels(pen: CanvasRenderingContext2D, scene: Scene, pieces: number[], c
     if (rank === undefined) continue;
     const { points, source } = scene.piece(at);
     const text = scene.picture.sources[source]!.type;
-    const [x, y] = [points[points.length - 2]! + 6, points[points.length - 1]! - 14 - rank * 12];
+    const [x, y] = [points[points.length - 2]! + 6, points[points.length - 1]! - 14 - rank * LABEL_HEIGHT];
     pen.strokeText(text, x, y);
     pen.fillText(text, x, y);
   }

@@ -16,6 +16,18 @@ export function straight(fromX: number, fromY: number, toX: number, toY: number)
   return [fromX, fromY, fromX, fromY + bend, toX, toY - bend, toX, toY];
 }
 
+/** Whether a plan is one box below the other, so that any layout of it is the same. */
+export function isPath(plan: Plan): boolean {
+  const count = plan.widths.length;
+  const next = new Map(plan.edges);
+  const entered = new Set(next.values());
+  if (plan.edges.length !== count - 1 || next.size !== count - 1 || entered.size !== count - 1) return false;
+  let at: number | undefined = plan.widths.findIndex((_, box) => !entered.has(box));
+  let seen = 0;
+  for (; at !== undefined && at >= 0 && seen < count; at = next.get(at)) seen += 1;
+  return seen === count;
+}
+
 /** Lay out a plan: layers by the longest path, each ordered by the mean place of its neighbours. */
 export function placeQuickly(plan: Plan): Placed {
   const count = plan.widths.length;

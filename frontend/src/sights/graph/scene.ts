@@ -10,6 +10,14 @@ export interface Rect {
   bottom: number;
 }
 
+/** The type along a line: how high it is, and about how wide a letter of it. */
+export const LABEL_HEIGHT = 12;
+const LABEL_WIDTH = 6.2;
+
+function overlap(one: Rect, other: Rect): boolean {
+  return one.left < other.right && other.left < one.right && one.top < other.bottom - 0.5 && other.top < one.bottom - 0.5;
+}
+
 const BAND = 400;
 /** A line over more bands than this is looked at for every frame instead. */
 const LONG = 40;
@@ -84,11 +92,13 @@ export class Scene {
       this.spans.set([left, top, right, bottom], at * 4);
       if (points.length >= 4) this.pieceBands.add(at, top, bottom);
     });
-    for (const into of picture.into) this.label(into);
+    const taken = new Map<number, Rect[]>();
+    for (const into of picture.into) this.label(into, taken);
   }
 
-  /** Say each type that arrives at a box once, at the arrow furthest to the right; three at most. */
-  private label(into: readonly number[]): void {
+  /** Say each type that arrives at a box once, at the arrow furthest to the right; three at most, and
+   * where there is room. */
+  private label(into: readonly number[], taken: Map<number, Rect[]>): void {
     const { links, sources } = this.picture;
     const ends = new Map<string, number>();
     const endOf = (piece: number) => this.layout.pieces[piece]!.points.at(-2) ?? 0;
@@ -99,7 +109,21 @@ export class Scene {
       const known = ends.get(type);
       if (known === undefined || endOf(known) < endOf(piece)) ends.set(type, piece);
     }
-    [...ends.values()].slice(0, 3).forEach((piece, rank) => this.labels.set(piece, rank));
+    for (const [type, piece] of [...ends].slice(0, 3)) {
+      const points = this.layout.pieces[piece]!.points;
+      const [left, foot] = [points.at(-2)! + 6, points.at(-1)! - 14];
+      // The lowest seat at which it covers no other; else it is not said.
+      for (let rank = 0; rank < 3; rank += 1) {
+        const top = foot - (rank + 0.5) * LABEL_HEIGHT;
+        const place = { left, top, right: left + type.length * LABEL_WIDTH, bottom: top + LABEL_HEIGHT };
+        const band = Math.round(top / LABEL_HEIGHT);
+        const near = [band - 1, band, band + 1].flatMap((each) => taken.get(each) ?? []);
+        if (near.some((other) => overlap(place, other))) continue;
+        taken.set(band, [...(taken.get(band) ?? []), place]);
+        this.labels.set(piece, rank);
+        break;
+      }
+    }
   }
 
   boxesIn(view: Rect): number[] {

@@ -1,7 +1,7 @@
 // What a course tells: where values first are not finite, and which steps moved tensors unusually far.
 
 import type { Course } from "../../answers";
-import { count, number } from "../../format";
+import { count, many, number } from "../../format";
 import { plain } from "../../names";
 
 /** So many times the median update of a tensor is a jump. */
@@ -64,7 +64,7 @@ function broken(course: Course, went: readonly Went[]): Finding[] {
   if (!Number.isFinite(first)) return [];
   const there = hit.filter((each) => each.broken === first).map((each) => each.place);
   const values = there.reduce((sum, place) => sum + (course.broken[place]?.[first] ?? 0), 0);
-  const told = `NaN or infinite first at step ${course.steps[first]} in ${named(course, there)}: ${count(values)} ${values === 1 ? "value" : "values"}${course.exact ? "" : ", by a sample"}.`;
+  const told = `NaN or infinite first at step ${course.steps[first]} in ${named(course, there)}: ${many(values, "value")}${course.exact ? "" : ", by a sample"}.`;
   return [{ told, grave: true, tensor: there[0], step: first }];
 }
 

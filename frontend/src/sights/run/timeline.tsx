@@ -4,7 +4,7 @@
 import { useState } from "preact/hooks";
 import type { Step } from "../../answers";
 import { pageColour, useCanvas, useDark } from "../../components/canvas";
-import { bytes, count, moment } from "../../format";
+import { bytes, many, moment } from "../../format";
 import { MARKS, type Readings, soundnessOf, TOLD } from "./states";
 
 type Spacing = "one by one" | "by step" | "by time";
@@ -108,7 +108,7 @@ export function Timeline({ steps, readings, chosen, choose }: TimelineProps) {
   return (
     <section class="run-timeline" aria-label="Timeline">
       <div class="run-line">
-        <h2>{steps.length === 1 ? "1 checkpoint" : `${count(steps.length)} checkpoints`}</h2>
+        <h2>{many(steps.length, "checkpoint")}</h2>
         <label class="soft">
           spaced{" "}
           <select value={spacing} onChange={(event) => setSpacing(SPACINGS.find((each) => each === event.currentTarget.value) ?? "one by one")}>

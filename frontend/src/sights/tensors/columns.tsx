@@ -2,7 +2,7 @@
 
 import type { Statistics, Tensors } from "../../answers";
 import type { Column } from "../../components/table";
-import { bytes, count, number, shape } from "../../format";
+import { bytes, count, many, number, percent, shape } from "../../format";
 import { plain } from "../../names";
 import { broken, type Known } from "./statistics";
 import { isBranch, labelOf, nameOrder, type Totals, type Tree } from "./tree";
@@ -19,33 +19,32 @@ export interface ColumnsOf {
   /** Whether rows are whole names and no branches. */
   flat: boolean;
   levels: Map<number, number>;
-  /** Whether there is less room for figures, which scroll then: names come first. */
+  /** Whether there is less room, as beside the tensor that is chosen. */
   beside: boolean;
   isOpen: (node: number) => boolean;
   onOpen: (node: number, open: boolean) => void;
 }
 
-/** A figure, with ~ where it is a sample's. */
+/** A figure, with ≈ where it is a sample's. */
 export function figure(found: Statistics | undefined, value: number | null | undefined): string {
   if (!found) return "";
   if (value === null || value === undefined) return "–";
-  return `${found.exact ? "" : "~"}${number(value)}`;
+  return `${found.exact ? "" : "≈ "}${number(value)}`;
+}
+
+/** How many values are such, of which a sample tells but that there are so many at least. */
+export function counted(found: Statistics, values: number): string {
+  return `${found.exact ? "" : values ? "≥ " : "≈ "}${count(values)}`;
 }
 
 export function share(part: number, whole: number): string {
-  if (whole === 0) return "–";
-  const percent = (100 * part) / whole;
-  return percent >= 0.1 || percent === 0 ? `${percent.toFixed(1)} %` : "< 0.1 %";
-}
-
-export function tensorsOf(many: number): string {
-  return `${count(many)} ${many === 1 ? "tensor" : "tensors"}`;
+  return percent(whole ? part / whole : null);
 }
 
 /** How many of the values are 0. */
 export function zeros(found: Statistics | undefined): string {
   if (!found) return "";
-  return `${found.exact ? "" : "~"}${share(found.zeros, found.measured)}`;
+  return `${found.exact ? "" : "≈ "}${share(found.zeros, found.measured)}`;
 }
 
 function Name({ node, of }: { node: number; of: ColumnsOf }) {
@@ -93,38 +92,24 @@ export function columnsOf(of: ColumnsOf): Column<number>[] {
   const measured = (key: "min" | "max" | "mean" | "std", title: string): Column<number> => ({
     key,
     title,
-    width: 104,
+    width: of.beside ? 86 : 104,
     align: "right",
     sort: (node) => found(node)?.[key],
     cell: (node) => figure(found(node), found(node)?.[key]),
   });
   return [
-    { key: "name", title: "Name", width: of.beside ? 280 : 210, grow: true, sort: (node) => nameOrder(tree, node, of.flat), cell: (node) => <Name node={node} of={of} /> },
-    { key: "dtype", title: "Dtype", width: 104, sort: (node) => tensors.dtypes[tensor(node)], cell: (node) => tensors.dtypes[tensor(node)] ?? "" },
+    { key: "name", title: "Name", width: of.beside ? 178 : 210, grow: true, sort: (node) => nameOrder(tree, node, of.flat), cell: (node) => <Name node={node} of={of} /> },
     {
       key: "shape",
       title: "Shape",
-      width: 132,
+      width: of.beside ? 108 : 132,
       hint: "sorted by the number of elements",
       sort: (node) => totals.size[node],
       cell: (node) =>
-        isBranch(tree, node) ? <span class="soft">{tensorsOf(totals.count[node] as number)}</span> : shape((tensors.shapes[tensor(node)] ?? []).slice(0, 32)),
+        isBranch(tree, node) ? <span class="soft">{many(totals.count[node] as number, "tensor")}</span> : shape((tensors.shapes[tensor(node)] ?? []).slice(0, 32)),
     },
-    { key: "size", title: "Size", width: 84, align: "right", sort: (node) => totals.nbytes[node], cell: (node) => bytes(totals.nbytes[node] as number) },
-    {
-      key: "share",
-      title: "Share",
-      width: 112,
-      align: "right",
-      hint: "of the bytes of all tensors that are listed",
-      sort: (node) => totals.nbytes[node],
-      cell: (node) => (
-        <span class="tensors-share">
-          <i style={{ width: `${all ? (38 * (totals.nbytes[node] as number)) / all : 0}%` }} />
-          {share(totals.nbytes[node] as number, all)}
-        </span>
-      ),
-    },
+    { key: "dtype", title: "Dtype", width: of.beside ? 94 : 104, sort: (node) => tensors.dtypes[tensor(node)], cell: (node) => tensors.dtypes[tensor(node)] ?? "" },
+    { key: "size", title: "Size", width: of.beside ? 76 : 84, align: "right", sort: (node) => totals.nbytes[node], cell: (node) => bytes(totals.nbytes[node] as number) },
     measured("min", "Min"),
     measured("max", "Max"),
     measured("mean", "Mean"),
@@ -147,10 +132,25 @@ export function columnsOf(of: ColumnsOf): Column<number>[] {
       align: "right",
       sort: (node) => (isBranch(tree, node) ? damage.get(node) : found(node) && broken(found(node))),
       cell: (node) => {
-        const many = isBranch(tree, node) ? (damage.get(node) ?? 0) : broken(found(node));
-        if (many === 0) return found(node) ? <span class="soft">{found(node)?.exact ? "0" : "~0"}</span> : "";
-        return <b class="tensors-bad">{`${isBranch(tree, node) || found(node)?.exact ? "" : "~"}${count(many)}`}</b>;
+        const one = found(node);
+        const bad = isBranch(tree, node) ? (damage.get(node) ?? 0) : broken(one);
+        if (bad === 0) return one ? <span class="soft">{counted(one, 0)}</span> : "";
+        return <b class="tensors-bad">{one ? counted(one, bad) : `≥ ${count(bad)}`}</b>;
       },
+    },
+    {
+      key: "share",
+      title: "Share",
+      width: 112,
+      align: "right",
+      hint: "of the bytes of all tensors that are listed",
+      sort: (node) => totals.nbytes[node],
+      cell: (node) => (
+        <span class="tensors-share">
+          <i style={{ width: `${all ? (38 * (totals.nbytes[node] as number)) / all : 0}%` }} />
+          {share(totals.nbytes[node] as number, all)}
+        </span>
+      ),
     },
   ];
 }

@@ -4,9 +4,9 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { Statistics, Tensors, Thing } from "../../answers";
 import { isReport } from "../../ask";
 import { Histogram } from "../../components/histogram";
-import { bytes, count, shape as shapeText } from "../../format";
+import { bytes, count, many, shape as shapeText } from "../../format";
 import { plain } from "../../names";
-import { figure, zeros } from "./columns";
+import { counted, figure, zeros } from "./columns";
 import { Contents } from "./contents";
 import { broken, type Known } from "./statistics";
 import { sizeOf, useExact } from "./summary";
@@ -59,7 +59,7 @@ export function Details({ thing, tensors, tensor, known, onClose }: DetailsProps
         </button>
       </header>
       <p>
-        <b>{dtype}</b> {shapeText(shape)} <span class="soft">· {count(size)} {size === 1 ? "element" : "elements"} · {bytes(tensors.nbytes[tensor] ?? 0)}</span>
+        <b>{dtype}</b> {shapeText(shape)} <span class="soft">· {many(size, "element")} · {bytes(tensors.nbytes[tensor] ?? 0)}</span>
         {remark && <span class="tensors-remark"> · {plain(remark)}</span>}
       </p>
       <Measures thing={thing} tensor={tensor} size={size} dtype={dtype} known={known} />
@@ -109,14 +109,13 @@ function Measures({ thing, tensor, size, dtype, known }: MeasuresProps) {
         <div class={bad ? "tensors-bad" : ""}>
           <dt>NaN / Inf</dt>
           <dd>
-            {found.exact ? "" : "~"}
-            {count(found.nan)} / {count(found.inf)}
+            {counted(found, found.nan)} / {counted(found, found.inf)}
           </dd>
         </div>
       </dl>
       <p class="tensors-row soft">
         <span>
-          {found.exact ? "exact" : `~ of a sample of ${count(found.measured)} of ${count(found.size)}`}
+          {found.exact ? "exact" : `≈ of a sample of ${count(found.measured)} of ${count(found.size)}`}
           {ofWhat(dtype)}
         </span>
         {!found.exact && !isReport && exact.part === null && <button onClick={exact.run}>Measure exactly</button>}

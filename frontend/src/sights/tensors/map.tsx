@@ -1,9 +1,9 @@
 // The sizes as a map: of the branch that is gone into, its parts as areas.
 
 import { Treemap } from "../../components/treemap";
-import { bytes } from "../../format";
+import { bytes, many } from "../../format";
 import { plain } from "../../names";
-import { share, tensorsOf } from "./columns";
+import { share } from "./columns";
 import { above, folded, forked, isBranch, labelOf, pathOf, ROOT, type Totals, type Tree } from "./tree";
 
 interface SizeMapProps {
@@ -23,8 +23,8 @@ export function SizeMap({ tree, totals, all, under, onUnder, tensor, onTensor }:
   const nbytes = (node: number) => totals.nbytes[node] as number;
   const found = nbytes(ROOT);
   const tell = (node: number) => {
-    const many = isBranch(tree, node) ? `, ${tensorsOf(totals.count[node] as number)}` : "";
-    return `${plain(pathOf(tree, node), 300)}: ${bytes(nbytes(node))}, ${share(nbytes(node), all)}${many}`;
+    const held = isBranch(tree, node) ? `, ${many(totals.count[node] as number, "tensor")}` : "";
+    return `${plain(pathOf(tree, node), 300)}: ${bytes(nbytes(node))}, ${share(nbytes(node), all)}${held}`;
   };
   return (
     <div>
@@ -44,7 +44,7 @@ export function SizeMap({ tree, totals, all, under, onUnder, tensor, onTensor }:
         <Treemap
           root={root}
           size={nbytes}
-          parts={(node) => tree.children[folded(tree, node)]}
+          parts={(node) => tree.children[node === root ? root : folded(tree, node)]}
           name={(node) => plain(labelOf(tree, folded(tree, node)), 80)}
           amount={(node) => bytes(nbytes(node))}
           tell={(node) => tell(folded(tree, node))}

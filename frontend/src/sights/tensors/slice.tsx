@@ -112,7 +112,8 @@ function coarseOf(panes: Binary<Window>[], view: View, one: boolean): string {
   const inView = panes.filter(({ head }) => (head.rows[0] ?? 0) <= view.top + 1 && (head.rows[1] ?? 0) >= view.top + view.rows - 1 && (head.cols[0] ?? 0) <= view.left + 1 && (head.cols[1] ?? 0) >= view.left + view.cols - 1);
   const [rows, cols] = inView[inView.length - 1]?.head.steps ?? [1, 1];
   if ((rows ?? 1) === 1 && (cols ?? 1) === 1) return "";
-  return ` · every ${rows === 1 ? "" : `${rows}. row`}${rows !== 1 && cols !== 1 ? " and " : ""}${cols === 1 ? "" : `${cols}. ${one ? "element" : "column"}`} is drawn${isReport ? "" : "; zoom in for all"}`;
+  const drawn = [rows !== 1 && `one row in ${rows}`, cols !== 1 && `one ${one ? "element" : "column"} in ${cols}`].filter(Boolean);
+  return ` · ${drawn.join(" and ")} is drawn${isReport ? "" : "; zoom in for all"}`;
 }
 
 interface ReadoutProps {

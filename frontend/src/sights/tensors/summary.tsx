@@ -3,7 +3,7 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Tensors, Thing } from "../../answers";
 import { askJob, isReport } from "../../ask";
-import { bytes, count } from "../../format";
+import { bytes, count, many } from "../../format";
 import type { Known } from "./statistics";
 
 /** How many elements a shape has. */
@@ -55,17 +55,17 @@ export function Summary({ thing, tensors, known }: SummaryProps) {
   return (
     <div class="tensors-summary">
       <p>
-        <b>{count(thing.tensors)}</b> {thing.tensors === 1 ? "tensor" : "tensors"}, <b>{count(parameters)}</b> parameters, <b>{bytes(thing.nbytes)}</b>
+        <b>{count(thing.tensors)}</b> {thing.tensors === 1 ? "tensor" : "tensors"}, <b>{count(parameters)}</b> {parameters === 1 ? "parameter" : "parameters"}, <b>{bytes(thing.nbytes)}</b>
         <span class="soft"> · {thing.format}</span>
-        {dtypes.slice(0, 8).map(([dtype, many]) => (
+        {dtypes.slice(0, 8).map(([dtype, times]) => (
           <span key={dtype} class="tensors-chip">
-            {dtype} <span class="soft">{count(many)}</span>
+            {dtype} <span class="soft">{count(times)}</span>
           </span>
         ))}
-        {dtypes.length > 8 && <span class="soft"> and {dtypes.length - 8} more dtypes</span>}
+        {dtypes.length > 8 && <span class="soft"> and {many(dtypes.length - 8, "more dtype")}</span>}
       </p>
       {known.problem && !isReport && <p class="problem">{known.problem}</p>}
-      {tensors.left_out > 0 && <p class="soft">{count(tensors.left_out)} more tensors are not listed: there are too many for a page.</p>}
+      {tensors.left_out > 0 && <p class="soft">{many(tensors.left_out, "more tensor is", "more tensors are")} not listed: there are too many for a page.</p>}
     </div>
   );
 }
