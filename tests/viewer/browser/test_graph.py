@@ -41,6 +41,7 @@ def test_a_node_is_found_and_leads_to_its_weights(show: Show, files: Files, shot
     node.wait_for()
     assert node.get_by_role("heading", name="Gemm").is_visible()
     assert "transB 1" in " ".join(node.get_by_role("list").first.inner_text().split())
+    node.get_by_text("float32[1, 256]").wait_for()  # which the file does not say: onnx does
     settle(page)
     assert shot(page, shots / "viewer-graph.png") > 50
     node.get_by_role("link", name="hidden.weight").click()

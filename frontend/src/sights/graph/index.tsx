@@ -2,7 +2,8 @@
 
 import { useRef, useState } from "preact/hooks";
 import type { Graph, Tensors } from "../../answers";
-import { useAnswer } from "../../asking";
+import { isReport } from "../../ask";
+import { useAnswer, useJob } from "../../asking";
 import { Waiting } from "../../components/waiting";
 import { many } from "../../format";
 import type { SightProps } from "../../page";
@@ -30,6 +31,8 @@ export function GraphSight({ thing, chosen }: SightProps) {
   const follow = useRef<Follow>("fully");
   const [sought, setSought] = useState(0);
   const graph = asked.answer;
+  // Types that the file leaves out; they take seconds, so what is drawn does not wait for them.
+  const typed = useJob<Graph>(graph && thing.dialect === "onnx" && !isReport ? `things/${thing.id}/graph/inferred` : null);
   const at = Math.max(0, placeIn(chosen.part, graph?.parts.length ?? 0));
   const part = graph?.parts[at];
   // The shapes of the weights are drawn too, so their listing is waited for.
@@ -109,7 +112,7 @@ export function GraphSight({ thing, chosen }: SightProps) {
       </div>
       <div class="graph-body">
         <Drawing drawn={drawn} box={box} sought={sought} follow={follow} choose={choose} open={open} nodes={nodes} />
-        <Panel graph={graph} part={part} scene={scene} box={box} thing={thing.id} tensors={listing.answer} choose={seek} openPart={openPart} />
+        <Panel graph={graph} part={part} typed={typed.answer?.parts[at] ?? part} scene={scene} box={box} thing={thing.id} tensors={listing.answer} choose={seek} openPart={openPart} />
       </div>
     </section>
   );

@@ -35,6 +35,8 @@ function Name({ text }: { text: string }) {
 export interface PanelProps {
   graph: Graph;
   part: Part;
+  /** The same part with the types that were worked out, once they are. */
+  typed: Part;
   scene: Scene | null;
   box: number;
   thing: string;
@@ -179,8 +181,8 @@ function NodePanel({ node, props, types }: { node: Node; props: PanelProps; type
 }
 
 export function Panel(props: PanelProps) {
-  const { graph, part, scene, box, choose } = props;
-  const types = new Map([...Object.entries(part.values), ...[...part.inputs, ...part.outputs].filter((each) => each.type).map((each) => [each.name, each.type] as const)]);
+  const { graph, part, typed, scene, box, choose } = props;
+  const types = new Map([...Object.entries(typed.values), ...[...typed.inputs, ...typed.outputs].filter((each) => each.type).map((each) => [each.name, each.type] as const)]);
   const drawn = scene?.picture.boxes[box];
   const node = drawn ? part.nodes[drawn.node] : undefined;
   if (node) return <NodePanel key={box} node={node} props={props} types={types} />;
