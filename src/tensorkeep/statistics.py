@@ -258,10 +258,10 @@ class Grid:
         kind, whole, fraction = ("f4", "i4", 23) if narrow else ("f8", "i8", 52)
         scaled = self._room(values.size, kind)
         with np.errstate(under="ignore"):
-            np.multiply(values, scaled.dtype.type(2.0**-power), scaled)
-        np.floor(scaled, scaled)
+            np.multiply(values, scaled.dtype.type(2.0**-power), out=scaled)
+        np.floor(scaled, out=scaled)
         if power > 0:  # what is too small to be scaled became -0
-            np.minimum(scaled, -1, scaled, where=values < 0)
+            np.minimum(scaled, -1, out=scaled, where=values < 0)
         # The fraction of a float that is large enough is a whole number: no conversion is needed.
         scaled += 2**fraction - first
         at = scaled.view(whole)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PAGE = os.environ.get("TENSORKEEP_VIEWER_PAGE")  # another build than the one that is shipped
-_PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 _PATIENCE = 10_000  # milliseconds
 Show = Callable[..., "Page"]
 
@@ -30,7 +30,7 @@ Show = Callable[..., "Page"]
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Start one browser for all tests."""
-    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     missing = [
         *(["playwright"] if importlib.util.find_spec("playwright") is None else []),
         *([] if program else ["a chromium"]),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from tests.viewer.browser.conftest import _PROGRAMS
+from tests.viewer.browser.conftest import PROGRAMS
 
 from tensorkeep.viewer.server import Server, serve
 
@@ -76,7 +76,7 @@ def site() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """Give a browser to which a name was made to point here."""
-    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     arguments = ["--no-sandbox", "--disable-gpu", f"--host-resolver-rules=MAP {NAME} 127.0.0.1"]
     launched = browser.browser_type.launch(executable_path=program, args=arguments)
     context = launched.new_context()
