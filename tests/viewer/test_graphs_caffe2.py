@@ -208,7 +208,7 @@ def test_five_thousand_operators_are_quick() -> None:
     predict = Message.parse(NET, predict.encode())
     start = time.process_time()
     found = drawn(predict, "w")
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 10
     assert len(found.parts[0].nodes) == 5_000
 
 

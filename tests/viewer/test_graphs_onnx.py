@@ -324,7 +324,7 @@ def test_five_thousand_nodes_are_quick_and_read_no_weight(tmp_path: Path) -> Non
     agree(found.parts[0], list(model.graph.node))
     assert len(found.parts[0].nodes) == 5_000
     assert loose(found.parts[0]) == set()
-    assert took < 2  # 0.35 s where nothing else runs
+    assert took < 10  # 0.35 s where nothing else runs
 
 
 def test_what_is_too_much_is_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
