@@ -31,4 +31,16 @@ export function chooseTheme(theme: Theme): void {
   }
 }
 
+/** Call when the theme changes, the system's too; gives what ends that. */
+export function onTheme(act: () => void): () => void {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  dark.addEventListener("change", act);
+  const watch = new MutationObserver(act);
+  watch.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
+  return () => {
+    dark.removeEventListener("change", act);
+    watch.disconnect();
+  };
+}
+
 show(chosenTheme());

@@ -13,11 +13,11 @@ from tests.viewer.asking import Client
 from tests.viewer.conftest import Serving
 
 import tensorkeep as tk
+from tensorkeep.api import ProgressReport
 from tensorkeep.errors import ArgumentError, MissingError, StoreError
 from tensorkeep.viewer import listing
 from tensorkeep.viewer.answering import Answering
 from tensorkeep.viewer.encoding import to_json
-from tensorkeep.viewer.jobs import Report
 from tensorkeep.viewer.measured import Measured
 from tensorkeep.viewer.parameters import Parameters
 from tensorkeep.viewer.server import Server, serve
@@ -320,7 +320,7 @@ def test_nothing_is_left_running() -> None:
 def test_closing_stops_what_works(monkeypatch: pytest.MonkeyPatch) -> None:
     started, stopped = threading.Event(), threading.Event()
 
-    def endless(self: Measured, state: tk.State, index: int, report: Report) -> None:
+    def endless(self: Measured, state: tk.State, index: int, report: ProgressReport) -> None:
         try:
             while True:
                 report(1, 2)

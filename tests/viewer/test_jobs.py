@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from tensorkeep.api import ProgressReport
 from tensorkeep.errors import CorruptError, StoreError
 from tensorkeep.viewer.answers import Job
-from tensorkeep.viewer.jobs import Jobs, Report
+from tensorkeep.viewer.jobs import Jobs
 from tensorkeep.viewer.workers import Workers
 
 
-def finished(jobs: Jobs, key: str, work: Callable[[Report], Any]) -> Job:
+def finished(jobs: Jobs, key: str, work: Callable[[ProgressReport], Any]) -> Job:
     for _ in range(5000):
         if (job := jobs.ask(key, work)).finished:
             return job
@@ -24,7 +25,7 @@ def finished(jobs: Jobs, key: str, work: Callable[[Report], Any]) -> Job:
 def test_the_same_job_runs_once_and_tells_how_far_it_is() -> None:
     jobs, go, runs = Jobs(), threading.Event(), []
 
-    def work(report: Report) -> str:
+    def work(report: ProgressReport) -> str:
         runs.append(1)
         report(30, 100)
         go.wait(10)
@@ -49,7 +50,7 @@ def test_a_failure_is_told_and_tried_again_later() -> None:
     now = 0.0
     jobs, runs = Jobs(clock=lambda: now), []
 
-    def work(report: Report) -> None:
+    def work(report: ProgressReport) -> None:
         runs.append(1)
         raise CorruptError("its header ends early", where="a.npy", cure="Copy it again.")
 
@@ -65,7 +66,7 @@ def test_a_failure_is_told_and_tried_again_later() -> None:
 def test_a_mistake_of_ours_tells_no_more_than_its_kind(caplog: pytest.LogCaptureFixture) -> None:
     jobs = Jobs()
 
-    def work(report: Report) -> None:
+    def work(report: ProgressReport) -> None:
         raise KeyError("secret")
 
     assert finished(jobs, "a", work).problem == "internal error: KeyError"
@@ -95,7 +96,7 @@ def test_too_many_jobs_are_refused() -> None:
 def test_closing_stops_what_runs_and_what_waits() -> None:
     jobs, started, ended = Jobs(), threading.Event(), []
 
-    def work(report: Report) -> None:
+    def work(report: ProgressReport) -> None:
         try:
             while True:
                 started.set()
@@ -121,7 +122,7 @@ def test_what_nobody_asks_about_any_more_stops() -> None:
     now = 0.0
     jobs, stopped = Jobs(clock=lambda: now), threading.Event()
 
-    def work(report: Report) -> None:
+    def work(report: ProgressReport) -> None:
         try:
             while True:
                 report(1, 2)
@@ -143,7 +144,7 @@ def test_what_nobody_asks_about_any_more_stops() -> None:
 def test_closing_does_not_wait_for_ever() -> None:
     jobs, started, go = Jobs(), threading.Event(), threading.Event()
 
-    def hang(report: Report) -> None:
+    def hang(report: ProgressReport) -> None:
         started.set()
         go.wait(30)
 
@@ -165,7 +166,7 @@ def test_a_result_is_told_until_it_is_old_and_found_anew_then() -> None:
     now = 0.0
     jobs, runs = Jobs(clock=lambda: now), []
 
-    def work(report: Report) -> int:
+    def work(report: ProgressReport) -> int:
         runs.append(1)
         return len(runs)
 
@@ -187,7 +188,7 @@ def test_a_result_waits_for_who_asks_late() -> None:
     now = 0.0
     jobs, go, ended, runs = Jobs(clock=lambda: now), threading.Event(), threading.Event(), []
 
-    def work(report: Report) -> None:
+    def work(report: ProgressReport) -> None:
         go.wait(10)
         runs.append(1)
         ended.set()

@@ -2,6 +2,7 @@
 
 import type { RefObject } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { onTheme } from "../theme";
 
 export type Draw = (ink: CanvasRenderingContext2D, width: number, height: number) => void;
 
@@ -48,17 +49,7 @@ function isDark(): boolean {
 /** Whether the page is dark now: canvases know no CSS variables. */
 export function useDark(): boolean {
   const [dark, setDark] = useState(isDark);
-  useEffect(() => {
-    const look = () => setDark(isDark());
-    const system = matchMedia("(prefers-color-scheme: dark)");
-    const watch = new MutationObserver(look);
-    system.addEventListener("change", look);
-    watch.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
-    return () => {
-      system.removeEventListener("change", look);
-      watch.disconnect();
-    };
-  }, []);
+  useEffect(() => onTheme(() => setDark(isDark())), []);
   return dark;
 }
 

@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from tensorkeep.api import ProgressReport
 from tensorkeep.errors import ArgumentError, MissingError
 from tensorkeep.version import __version__
 from tensorkeep.viewer import listing
 from tensorkeep.viewer.answers import Job, Metadata, Run, Statistics, Tensors, Thing, Things, Values
 from tensorkeep.viewer.encoding import pack, to_json
 from tensorkeep.viewer.guard import GIVEN, NOTHING
-from tensorkeep.viewer.jobs import Jobs, Report
+from tensorkeep.viewer.jobs import Jobs
 from tensorkeep.viewer.opened import Opened
 from tensorkeep.viewer.parameters import Parameters
 
@@ -119,11 +120,11 @@ class Answering:
             for place in of or ():
                 held.tensor(place)
 
-        def one(report: Report) -> Statistics:
+        def one(report: ProgressReport, place: int) -> Statistics:
             with self.opened.using(id) as held:
-                return self._measured.exact(held.state, (of or (0,))[0], report)
+                return self._measured.exact(held.state, place, report)
 
-        def every(report: Report) -> None:
+        def every(report: ProgressReport) -> None:
             with self.opened.using(id) as held:
                 done, total = 0, held.state.nbytes
                 for place in range(len(held.names)):
@@ -135,7 +136,8 @@ class Answering:
                     self._measured.exact(held.state, place, further)
                     done += held.tensor(place).nbytes
 
-        return self._jobs.ask(("exact", id, self.opened.stamp(id), of), one if of else every)
+        work = partial(one, place=of[0]) if of else every
+        return self._jobs.ask(("exact", id, self.opened.stamp(id), of), work)
 
     def window(self, asked: Parameters, id: str, place: str) -> Answer:
         from tensorkeep.viewer import windows
@@ -179,7 +181,7 @@ class Answering:
         with self.opened.using(id):
             pass
 
-        def work(_: Report) -> Any:
+        def work(_: ProgressReport) -> Any:
             with self.opened.using(id) as held:
                 return graph(held.state, infer=True)
 
@@ -195,7 +197,7 @@ class Answering:
         with self.opened.using(a), self.opened.using(b):
             pass
 
-        def work(report: Report) -> Any:
+        def work(report: ProgressReport) -> Any:
             with self.opened.using(a) as left, self.opened.using(b) as right:
                 return compare(left.state, right.state, report)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tensorkeep.api import ProgressReport
 from tensorkeep.diff import Comparison, diff_states
 from tensorkeep.dtypes import STRING
 from tensorkeep.sampling import glance
@@ -16,15 +16,13 @@ from tensorkeep.state import State
 from tensorkeep.tensor import Tensor
 from tensorkeep.viewer.answers import Change, Diff, DiffRow, Only, Overlay
 
-Report = Callable[[int, int], None]
-
 _MOST_ROWS = 20_000  # of each list: a page shows no more
 _LONGEST = 2_000  # characters of a value that differs
 _BINS = 64
 _EXACT = 2.0**52  # from which on float64 has no halves between integers
 
 
-def compare(a: State, b: State, report: Report) -> Diff:
+def compare(a: State, b: State, report: ProgressReport) -> Diff:
     """Compare two states, tensor by tensor; those that differ most come first, identical ones last.
 
     Tensors whose stored digests are equal are not read. A difference that no number tells, as

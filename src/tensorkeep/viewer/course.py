@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from tensorkeep.api import ProgressReport
 from tensorkeep.checkpoint import Checkpoint
 from tensorkeep.checksum import each
 from tensorkeep.errors import CorruptError, MissingError, TensorKeepError
@@ -24,7 +25,6 @@ from tensorkeep.threads import at_once
 from tensorkeep.viewer.answers import Course
 from tensorkeep.viewer.steps import OURS, listed, open_step
 
-Report = Callable[[int, int], None]
 Vector = npt.NDArray[np.float64]
 
 _MOST_TENSORS = 2_000
@@ -36,7 +36,7 @@ _FEW = 3  # tensors to name in a problem
 _LONGEST = 500  # characters of what is told of each
 
 
-def course(target: Target, *, exact: bool, report: Report) -> Course:
+def course(target: Target, *, exact: bool, report: ProgressReport) -> Course:
     """Follow each tensor over the steps: its norm, and how far each step moved it.
 
     Floating and complex tensors are followed, and integers of two axes or more. What has NaN or
@@ -91,7 +91,7 @@ def _told(error: Exception) -> str:
     return str(error)[:_LONGEST]
 
 
-def _within(report: Report, start: int, size: int, total: int) -> Callable[[float], None]:
+def _within(report: ProgressReport, start: int, size: int, total: int) -> Callable[[float], None]:
     return lambda share: report(start + int(size * share), total)
 
 

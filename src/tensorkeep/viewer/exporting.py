@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from tensorkeep.api import ProgressReport
 from tensorkeep.convert import refuse_existing
 from tensorkeep.errors import ArgumentError, TensorKeepError
 from tensorkeep.store import Location
@@ -24,7 +25,6 @@ from tensorkeep.viewer.app import PAGE
 from tensorkeep.viewer.inlined import escaped, inlined
 
 Answer = Callable[[str], bytes]  # what the server answers to a path, JSON or binary
-Report = Callable[[int, int], None]
 
 BUDGET = 32_000_000
 _TOGETHER = 64  # tensors whose statistics are asked for in one request
@@ -40,7 +40,7 @@ def export(
     budget: int = BUDGET,
     replace: bool = True,
     page: Path | None = None,
-    progress: Report | None = None,
+    progress: ProgressReport | None = None,
 ) -> list[str]:
     """Write what the viewer shows as one HTML file that needs no server and no network.
 
@@ -101,7 +101,7 @@ def _refuse_own(targets: Sequence[Any], location: Location) -> None:
 
 
 def report(
-    targets: Sequence[Any], *, exact: bool, budget: int, progress: Report | None = None
+    targets: Sequence[Any], *, exact: bool, budget: int, progress: ProgressReport | None = None
 ) -> Recorder:
     """Open things and record what a report shows of them."""
     with closing(Answering(targets)) as answering:
@@ -167,7 +167,9 @@ class Recorder:
         return json.loads(answer)
 
 
-def record(answer: Answer, budget: int, *, exact: bool, progress: Report | None = None) -> Recorder:
+def record(
+    answer: Answer, budget: int, *, exact: bool, progress: ProgressReport | None = None
+) -> Recorder:
     """Record what a report shows of all that is open, the most needed first.
 
     Raises:

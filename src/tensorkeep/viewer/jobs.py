@@ -9,13 +9,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from tensorkeep.api import ProgressReport
 from tensorkeep.errors import StoreError
 from tensorkeep.viewer.answers import Job
 from tensorkeep.viewer.problems import told
 from tensorkeep.viewer.workers import Workers
 
-Report = Callable[[int, int], None]  # bytes done, and all of them
-Work = Callable[[Report], Any]
+Work = Callable[[ProgressReport], Any]
 
 _THREADS = 2
 _KEPT = 32  # results

@@ -6,9 +6,10 @@ import math
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import replace
 
+from tensorkeep.api import ProgressReport
 from tensorkeep.errors import ArgumentError, TensorKeepError
 from tensorkeep.sampling import glance, pieces
 from tensorkeep.state import State
@@ -16,10 +17,7 @@ from tensorkeep.statistics import Running
 from tensorkeep.tensor import Tensor
 from tensorkeep.viewer.answers import Statistics
 
-Report = Callable[[int, int], None]  # bytes done, and all of them
-
 _KEPT = 10_000  # tensors, of a few KiB each
-_PIECE = 8 << 20
 
 
 class Measured:
@@ -56,7 +54,7 @@ class Measured:
         self._keep(key, found)
         return found
 
-    def exact(self, state: State, index: int, report: Report) -> Statistics:
+    def exact(self, state: State, index: int, report: ProgressReport) -> Statistics:
         """Read all of a tensor, in pieces, unless that was done before.
 
         One that cannot be read gives its problem. `report` may raise to stop.
@@ -70,7 +68,7 @@ class Measured:
         if known is None or not known.exact:
             running = Running(tensor.dtype)
             done = 0
-            parts = pieces(tensor, _PIECE)
+            parts = pieces(tensor)
             while True:
                 try:
                     part, nbytes = next(parts)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+from tensorkeep.api import ProgressReport
 from tensorkeep.checkpoint import Checkpoint, foreign
 from tensorkeep.checkpoint.folder import open_folder
 from tensorkeep.checkpoint.retention import examine
@@ -20,7 +21,6 @@ from tensorkeep.viewer.steps import OURS, epoch_of, find, listed
 
 __all__ = ["course", "run", "verify"]
 
-Report = Callable[[int, int], None]
 
 _TOLD = 50  # damaged tensors to name
 _LONGEST = 500  # characters of a problem
@@ -67,7 +67,7 @@ def _brief(value: Json) -> Json:
 # --- every byte ---------------------------------------------------------------------------------
 
 
-def verify(target: Target, step: int, report: Report) -> Verified:
+def verify(target: Target, step: int, report: ProgressReport) -> Verified:
     """Read every byte of a checkpoint, and say what is damaged: a sentence for each tensor.
 
     What is found is noted, as `tensorkeep checkpoints verify` does, where the folder allows it.
@@ -92,7 +92,9 @@ def verify(target: Target, step: int, report: Report) -> Verified:
     return Verified(step, not problems, problems, unchecked)
 
 
-def _verifications(target: Target, row: Checkpoint, report: Report) -> Iterator[Verification]:
+def _verifications(
+    target: Target, row: Checkpoint, report: ProgressReport
+) -> Iterator[Verification]:
     folder = open_folder(target)
     if row.format == OURS:
         yield examine(folder, row.step, report)

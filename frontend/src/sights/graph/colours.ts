@@ -39,15 +39,3 @@ export function coloursIn(element: HTMLElement): Colours {
   probe.remove();
   return colours;
 }
-
-/** Call when the theme changes; gives what ends that. */
-export function onTheme(act: () => void): () => void {
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  dark.addEventListener("change", act);
-  const watch = new MutationObserver(act);
-  watch.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme", "class", "style"] });
-  return () => {
-    dark.removeEventListener("change", act);
-    watch.disconnect();
-  };
-}

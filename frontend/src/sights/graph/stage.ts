@@ -1,6 +1,7 @@
 // The canvas that a scene is seen on: the camera, and what the pointer, the wheel and keys do to it.
 
-import { coloursIn, onTheme, type Colours } from "./colours";
+import { onTheme } from "../../theme";
+import { coloursIn, type Colours } from "./colours";
 import { paint, type Camera, type Marks } from "./paint";
 import type { Scene } from "./scene";
 
